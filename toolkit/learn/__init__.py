@@ -1,0 +1,19 @@
+"""Learning: data in, a trained network and its exported form out.
+
+::
+
+    settings.py    what can be set, as plain dataclasses
+    layout.py      CIFAR-10's binary layout: read, write, look for defects
+    digits.py      scikit-learn's handwritten digits in that layout
+    download.py    a file over HTTP: goes on after a cut, checked by its digests
+    data.py        prepare a dataset, pick held-out pictures
+    catalogue.py   the names of the networks and of the export formats (no MindSpore needed)
+    jobs.py        train or export in a process of its own, seen from our side
+    worker.py      the same, seen from the other side
+
+    networks.py    the networks themselves         ┐
+    feeding.py     records into batches            │ these import MindSpore: only the worker
+    checkpoints.py weights and optimizer on disk   │ loads them, 2 seconds and 415 MB that no
+    training.py    the loop                        │ other command has to pay
+    exporting.py   ONNX, AIR, MindIR               ┘
+"""
