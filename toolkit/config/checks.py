@@ -1,0 +1,85 @@
+"""Rules that a type cannot say: ranges, and settings that must fit each other. Pure; every problem is listed.
+
+Each problem begins with the dotted key to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from toolkit import preprocess
+from toolkit.cann.versions import parse_version
+from toolkit.config.schema import Config
+
+MODEL_FILES = ("ckpt", "onnx", "air", "mindir", "om")
+
+
+def check(config: Config) -> list[str]:
+    """Return every problem in ``config``, empty when there is none."""
+    return [*_numbers(config), *_names(config), *preprocess.check(config.preprocess), *_fit(config)]
+
+
+def _numbers(config: Config) -> Iterator[str]:
+    at_least: list[tuple[str, float, float]] = [
+        ("train.epochs", config.train.epochs, 0),
+        ("train.batch_size", config.train.batch_size, 1),
+        ("infer.top_k", config.infer.top_k, 1),
+        ("infer.warmup", config.infer.warmup, 0),
+        ("infer.device", config.infer.device, 0),
+        ("verify.golden", config.verify.golden, 0),
+        ("engine.workers", config.engine.workers, 1),
+        ("rollout.concurrency", config.rollout.concurrency, 1),
+        ("rollout.keep_releases", config.rollout.keep_releases, 1),
+    ]
+    for key, value, least in at_least:
+        if value < least:
+            yield f"{key}: {value:g} is too small: at least {least:g}"
+    positive = {
+        "convert.limit": config.convert.limit,
+        "infer.limit": config.infer.limit,
+        "rollout.confirm_within": config.rollout.confirm_within,
+        "verify.max_difference": config.verify.max_difference,
+        **{f"ssh.limits.{name}": value for name, value in vars(config.ssh.limits).items()},
+    }
+    for key, value in positive.items():
+        if not value > 0:
+            yield f"{key}: {value:g} is not a positive number"
+    if config.board is not None:
+        if not 1 <= config.board.count <= 10_000:
+            yield f"board.count: {config.board.count} is not in 1 … 10000"
+        if not 1 <= config.board.port <= 65535:
+            yield f"board.port: {config.board.port} is not a port number (1 … 65535)"
+
+
+def _names(config: Config) -> Iterator[str]:
+    choices = {
+        "ssh.client": (config.ssh.client, ("fabric", "openssh")),
+        "infer.mode": (config.infer.mode, ("folder",)),
+        "engine.name": (config.engine.name, ("threads",)),
+        "store.kind": (config.store.kind, ("local",)),
+    }
+    for key, (value, allowed) in choices.items():
+        if value not in allowed:
+            yield f"{key}: {value} is not one of {', '.join(allowed)}"
+    if not config.app.name or "/" in config.app.name or config.app.name.startswith("."):
+        yield f"app.name: {config.app.name!r} cannot be a folder's name on the board"
+    board = config.board
+    if board is not None:
+        if board.run_mode not in ("RC", "EP"):
+            yield f"board.run_mode: {board.run_mode} is neither RC nor EP"
+        if parse_version(board.cann.version) is None:
+            yield f"board.cann.version: {board.cann.version!r} is not a version such as 5.0.4 or 8.0.RC1"
+        if board.password and not board.password.startswith(("env:", "file:", "keyring:")):
+            yield "board.password: a secret does not stand in the config; write ${secret:env,NAME}, or file, or keyring"
+        if not board.interpreters:
+            yield "board.interpreters: at least one, such as python3"
+
+
+def _fit(config: Config) -> Iterator[str]:
+    given = config.model.from_
+    if given and given.rsplit(".", 1)[-1] not in MODEL_FILES:
+        yield f"model.from: {given} ends in none of {', '.join('.' + kind for kind in MODEL_FILES)}"
+    if config.board is not None and config.infer.device >= config.board.chips:
+        yield f"infer.device: {config.infer.device} is out of range: the board has {config.board.chips} chip(s)"
+    if config.lock and config.plan:
+        yield "lock: cannot be given together with plan"

@@ -1,0 +1,224 @@
+"""The settings of one run, typed. Units stand in the comments; defaults that users see stand in ``conf/``.
+
+Plain dataclasses: Hydra's structured configs cannot be frozen (every override from the command line would be
+refused), so they are read-only by convention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolkit.learn.settings import DataSettings, ExportSettings, ModelSettings, TrainSettings
+from toolkit.preprocess import Preprocess
+
+
+@dataclass
+class AppSettings:
+    """What is deployed."""
+
+    name: str = ""  # folder on the board: <root>/<name>
+
+
+@dataclass
+class AtcSettings:
+    """The flags of ATC by name; ``None`` means that the flag is not given."""
+
+    mode: str | None = None
+    framework: str | None = None
+    model: str | None = None
+    weight: str | None = None
+    om: str | None = None
+    json: str | None = None
+    output: str | None = None
+    soc_version: str | None = None
+    input_shape: str | None = None
+    input_format: str | None = None
+    dynamic_batch_size: str | None = None
+    dynamic_image_size: str | None = None
+    dynamic_dims: str | None = None
+    insert_op_conf: str | None = None
+    output_type: str | None = None
+    out_nodes: str | None = None
+    input_fp16_nodes: str | None = None
+    precision_mode: str | None = None
+    precision_mode_v2: str | None = None
+    op_select_implmode: str | None = None
+    optypelist_for_implmode: str | None = None
+    op_precision_mode: str | None = None
+    auto_tune_mode: str | None = None
+    log: str | None = None
+    disable_reuse_memory: str | None = None
+    enable_small_channel: str | None = None
+    buffer_optimize: str | None = None
+    fusion_switch_file: str | None = None
+    enable_single_stream: str | None = None
+    op_debug_level: str | None = None
+    debug_dir: str | None = None
+    op_compiler_cache_mode: str | None = None
+    op_compiler_cache_dir: str | None = None
+    core_type: str | None = None
+    aicore_num: str | None = None
+    virtual_type: str | None = None
+    save_original_model: str | None = None
+    is_output_adjust_hw_layout: str | None = None
+    is_input_adjust_hw_layout: str | None = None
+    compress_weight_conf: str | None = None
+    compression_optimize_conf: str | None = None
+    host_env_os: str | None = None
+    host_env_cpu: str | None = None
+    display_model_info: str | None = None
+    check_report: str | None = None
+    op_name_map: str | None = None
+    modify_mixlist: str | None = None
+    keep_dtype: str | None = None
+    customize_dtypes: str | None = None
+
+
+@dataclass
+class EnvironmentRange:
+    """What makes CANN usable in a shell, for a range of its versions."""
+
+    since: str | None = None  # first version it holds for; None = from the beginning
+    before: str | None = None  # first version it no longer holds for
+    lines: list[str] = field(default_factory=list)  # shell lines, in order
+    set_env: list[str] = field(default_factory=list)  # candidates: the first that exists is sourced
+
+
+@dataclass
+class CannSettings:
+    """The CANN of a board."""
+
+    version: str = ""
+    environments: list[EnvironmentRange] = field(default_factory=list)  # to run inference
+    toolkits: list[EnvironmentRange] = field(default_factory=list)  # to run atc
+
+
+@dataclass
+class BoardSettings:
+    """A board profile, and for a single board its address."""
+
+    profile: str = ""
+    product: str = ""
+    soc_version: str = ""  # as atc's --soc_version takes it
+    npu_name: str = ""  # as npu-smi's Name column prints it
+    chips: int = 1  # devices that a program on the board sees
+    run_mode: str = "RC"  # RC: the program runs on the chip's own CPU; EP: on a host with the chip as a card
+    arch: str = "aarch64"
+    memory_mb: int = 0  # MB per chip, as npu-smi prints it
+    host: str | None = None
+    port: int = 22
+    user: str = ""
+    key_file: str | None = None
+    password: str | None = None  # a secret reference: never a value
+    host_key: str | None = None  # pinned: "ssh-ed25519 AAAA…" or "SHA256:…"
+    jump: str | None = None
+    root: str = "~/HIAI_PROJECTS"
+    interpreters: list[str] = field(default_factory=lambda: ["python3"])
+    cann: CannSettings = field(default_factory=CannSettings)
+    count: int = 1  # how many simulated boards
+    faults: dict[str, Any] = field(default_factory=dict)  # of simulated boards
+
+
+@dataclass
+class ConvertSettings:
+    """Where and how long ATC runs."""
+
+    host: str = "auto"
+    limit: float = 1800  # s
+
+
+@dataclass
+class InferSettings:
+    """What runs on the board."""
+
+    pictures: str | None = None
+    top_k: int = 5
+    mode: str = "folder"
+    device: int = 0
+    warmup: int = 1
+    limit: float = 600  # s
+
+
+@dataclass
+class VerifySettings:
+    """When a board's answers agree with the reference."""
+
+    max_difference: float = 0.05  # of |logit - reference| / max(1, max |reference|)
+    golden: int = 4  # pictures
+
+
+@dataclass
+class LimitSettings:
+    """How long each wait for a board may take, in seconds."""
+
+    connect: float = 10
+    banner: float = 10
+    auth: float = 15
+    channel: float = 10
+    silence: float = 30
+    command: float = 600
+    board: float = 1800
+
+
+@dataclass
+class SshSettings:
+    """How boards are reached."""
+
+    client: str = "fabric"
+    config: str = "~/.ssh/config"
+    known_hosts: list[str] = field(default_factory=list)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+
+
+@dataclass
+class RolloutSettings:
+    """How a plan is applied to many boards."""
+
+    name: str = "all_at_once"
+    concurrency: int = 16
+    confirm_within: float = 60  # s
+    keep_releases: int = 3
+
+
+@dataclass
+class EngineSettings:
+    """What carries the boards' jobs out."""
+
+    name: str = "threads"
+    workers: int = 16
+
+
+@dataclass
+class StoreSettings:
+    """Where artefacts live."""
+
+    kind: str = "local"
+
+
+@dataclass
+class Config:
+    """Everything."""
+
+    app: AppSettings = field(default_factory=AppSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    export: ExportSettings = field(default_factory=ExportSettings)
+    convert: ConvertSettings = field(default_factory=ConvertSettings)
+    atc: AtcSettings = field(default_factory=AtcSettings)
+    infer: InferSettings = field(default_factory=InferSettings)
+    verify: VerifySettings = field(default_factory=VerifySettings)
+    ssh: SshSettings = field(default_factory=SshSettings)
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    board: BoardSettings | None = None
+    simulate: bool = False
+    inventory: str | None = None
+    hosts: str | None = None
+    release: str | None = None
+    plan: str | None = None
+    out: str | None = None
+    lock: str | None = None

@@ -1,0 +1,124 @@
+"""From Hydra's composed config to plain dataclasses: the one place, besides the command line, that knows OmegaConf.
+
+Hydra lets ``+typo=1`` through even with a schema, and a missing value only shows when it is read. So the composed
+config is merged once more into the schema here: unknown keys, wrong types and missing values all end in one
+:class:`~toolkit.errors.ConfigError` that lists every problem by its dotted key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, cast, get_args, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from toolkit.config.checks import check
+from toolkit.config.schema import Config
+from toolkit.errors import ConfigError
+
+# ``from`` is a keyword of Python, so the field behind the key ``model.from`` has another name.
+RENAMED = {"model.from": "model.from_"}
+
+SECRET_PREFIX = "secret:"
+
+
+def register_resolvers() -> None:
+    """Make ``${secret:env,NAME}`` stay a reference: only the line that needs a secret resolves it."""
+    if not OmegaConf.has_resolver("secret"):
+        OmegaConf.register_new_resolver("secret", lambda kind, *rest: f"{kind}:{','.join(map(str, rest))}")
+
+
+def schema_keys(cls: type = Config, prefix: str = "") -> Iterator[str]:
+    """Every dotted key that the schema knows, groups included."""
+    hints = get_type_hints(cls)
+    for item in fields(cls):
+        key = prefix + item.name
+        yield {v: k for k, v in RENAMED.items()}.get(key, key)
+        kind = hints[item.name]
+        for candidate in (kind, *get_args(kind)):
+            if isinstance(candidate, type) and is_dataclass(candidate) and "list" not in str(kind):
+                yield from schema_keys(candidate, key + ".")
+
+
+def nearest(key: str) -> str:
+    """The key of the schema that looks most like ``key``, or "" where none does."""
+    known = list(schema_keys())
+    leaf_of = {name: name.rsplit(".", 1)[-1] for name in known}
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if close:
+        return close[0]
+    leaf = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(leaf_of.values()), n=1, cutoff=0.7)
+    return next((name for name in known if leaf and leaf_of[name] == leaf[0]), "")
+
+
+def unknown_key(key: str) -> str:
+    """One sentence about a key that does not exist."""
+    near = nearest(key)
+    return f"{key}: there is no such setting" + (f"; did you mean {near}?" if near else "")
+
+
+def load(composed: DictConfig | Mapping[str, Any]) -> Config:
+    """Return ``composed`` as a :class:`Config`, or raise :class:`ConfigError` with every problem found."""
+    if isinstance(composed, DictConfig):
+        missing = OmegaConf.missing_keys(composed)
+        if missing:
+            raise ConfigError(
+                "settings without a value: " + ", ".join(sorted(missing)),
+                hint=" ".join(f"{key}=…" for key in sorted(missing)),
+                problems=[f"{key}: no value" for key in sorted(missing)],
+            )
+        try:
+            data = OmegaConf.to_container(composed, resolve=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(_first_line(error)) from error
+    else:
+        data = dict(composed)
+    tree = cast("dict[str, Any]", data)
+    _rename(tree)
+    problems: list[str] = []
+    _merge_checked(tree, problems)
+    if not problems:
+        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), tree)))
+        problems = check(config)
+        if not problems:
+            return config
+    raise ConfigError(
+        problems[0] if len(problems) == 1 else f"{len(problems)} settings are wrong", problems=problems
+    )
+
+
+def _rename(tree: dict[str, Any]) -> None:
+    for key, name in RENAMED.items():
+        group, leaf = key.split(".")
+        node = tree.get(group)
+        if isinstance(node, dict) and leaf in node:
+            node[name.split(".")[1]] = node.pop(leaf)
+
+
+def _merge_checked(tree: dict[str, Any], problems: list[str]) -> None:
+    """Merge leaf by leaf into a fresh schema, so that all wrong keys and types are found, not just the first."""
+    schema = cast(DictConfig, OmegaConf.structured(Config))
+    for key, value in _leaves(tree):
+        shown = {v: k for k, v in RENAMED.items()}.get(key, key)
+        try:
+            OmegaConf.update(schema, key, value, merge=True, force_add=False)
+        except ConfigKeyError:
+            problems.append(unknown_key(shown))
+        except OmegaConfBaseException as error:
+            problems.append(f"{shown}: {_first_line(error)}")
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value and dotted != "board.faults":
+            yield from _leaves(value, dotted + ".")
+        else:
+            yield dotted, value
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
