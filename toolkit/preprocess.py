@@ -1,16 +1,18 @@
 """The one source of pre-processing.
 
-A :class:`Preprocess` says how a picture becomes the network's input. Everything that has to agree about it is derived
-from it here: the training transforms (:func:`mindspore_transforms`), the numbers of the board's NumPy path
-(:func:`apply`; ``onboard/infer.py`` does the same arithmetic from :func:`spec_json`, bit for bit), and the AIPP file
-which moves the normalisation into the om (:func:`aipp_config`).
+A :class:`Preprocess` says how a picture becomes the network's input. Everything that has to agree about it is
+derived from it here: the training transforms (:func:`mindspore_transforms`), the numbers of the board's NumPy
+path (:func:`apply`; ``onboard/infer.py`` does the same arithmetic from :func:`spec_json`, bit for bit), and
+the AIPP file which moves the normalisation into the om (:func:`aipp_config`).
 
 The arithmetic, for colour channel ``c`` of a pixel value ``v`` (0 … 255), all in float32::
 
-    out = v * gain[c] + bias[c]        gain[c] = float32(scale / std[c])      bias[c] = float32(-mean[c] / std[c])
+    gain[c] = float32(scale / std[c])
+    bias[c] = float32(-mean[c] / std[c])
+    out = v * gain[c] + bias[c]
 
-which is ``(v * scale - mean[c]) / std[c]`` in two passes over the picture instead of seven. Product and sum are each
-rounded once by IEEE rules, so every NumPy on every CPU gives the same bits.
+which is ``(v * scale - mean[c]) / std[c]`` in two passes over the picture instead of seven. Product and sum
+are each rounded once by IEEE rules, so every NumPy on every CPU gives the same bits.
 """
 
 from __future__ import annotations
@@ -38,15 +40,15 @@ _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 class Preprocess:
     """How a picture becomes the network's input. Three channels, always.
 
-    ``mean`` and ``std`` are in units of the scaled values, and their index 0 belongs to the first channel *after*
-    ``color_order`` was applied: with ``color_order: BGR`` it is blue. The tutorial's sample
+    ``mean`` and ``std`` are in units of the scaled values, and their index 0 belongs to the first channel
+    *after* ``color_order`` was applied: with ``color_order: BGR`` it is blue. The tutorial's sample
     (Ascend/samples ``resnet50_mindspore_picture/src/classify.py``) does it like this.
     """
 
     size: list[int] = dataclasses.field(default_factory=lambda: [224, 224])
     """[height, width] of the network's input, pixels."""
     resize_filter: str = "bilinear"
-    """How pixels are computed when resizing, named as in Pillow: nearest, bilinear, bicubic, lanczos, box, hamming."""
+    """How resizing computes pixels, named as in Pillow: nearest bilinear bicubic lanczos box hamming."""
     color_order: str = "RGB"
     """RGB or BGR: the order of the network's input channels."""
     scale: float = 1 / 255
@@ -58,11 +60,11 @@ class Preprocess:
     layout: str = "NCHW"
     """NCHW or NHWC: the order of the axes of the network's input."""
     aipp: bool = False
-    """true: an AIPP file puts colour order and normalisation into the om, and the board feeds uint8 NHWC, RGB."""
+    """true: AIPP does colour order and normalisation inside the om, and the board feeds uint8 NHWC, RGB."""
 
 
 def check(spec: Preprocess, prefix: str = "preprocess.") -> list[str]:
-    """Return all that is wrong with ``spec``, one line each, beginning with the key (``preprocess.std: …``)."""
+    """Return all that is wrong with ``spec``, each beginning with its key: ``preprocess.std: …``."""
     problems = []
 
     def wrong(key: str, text: str) -> None:
@@ -97,7 +99,7 @@ def _check_aipp(spec: Preprocess, prefix: str) -> list[str]:
     problems = []
     height, width = spec.size
     if not (1 <= height <= 4096 and 2 <= width <= 4096):
-        problems.append(f"{prefix}size: AIPP takes heights of 1 to 4096 and widths of 2 to 4096, not {spec.size}")
+        problems.append(f"{prefix}size: AIPP takes heights of 1–4096, widths of 2–4096, not {spec.size}")
     minima = [value / spec.scale for value in spec.mean]
     if not all(0 <= value <= 255 for value in minima):
         problems.append(f"{prefix}mean: AIPP takes mean/scale between 0 and 255, not {_rounded(minima)}")
@@ -115,9 +117,10 @@ def _rounded(values: Sequence[float]) -> list[float]:
 def pixels(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.uint8]:
     """Return the resized picture, uint8 [H,W,3], RGB.
 
-    Greyscale, palette, CMYK and pictures with transparency are converted to RGB by Pillow (transparency is dropped,
-    not blended); a rotation that is noted in EXIF data is left alone. Raises :class:`InputError` for pictures with
-    more than 8 bits a channel in one channel (greyscale 16-bit PNG, float TIFF): Pillow would clip them.
+    Greyscale, palette, CMYK and pictures with transparency are converted to RGB by Pillow (transparency is
+    dropped, not blended); a rotation that is noted in EXIF data is left alone. Raises :class:`InputError` for
+    pictures with more than 8 bits a channel in one channel (greyscale 16-bit PNG, float TIFF): Pillow would
+    clip them.
     """
     if image.mode in _DEEP_MODES:
         raise InputError(
@@ -131,7 +134,7 @@ def pixels(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.uint8]:
 
 
 def normalise(picture: npt.NDArray[np.uint8], spec: Preprocess) -> npt.NDArray[np.float32]:
-    """Return float32 [3,H,W] or [H,W,3] (``spec.layout``) from uint8 [H,W,3], RGB: colour order, scale, mean, std."""
+    """Return float32 [3,H,W] or [H,W,3] by ``spec.layout`` from uint8 [H,W,3], RGB."""
     gain, bias = gain_and_bias(spec)
     ordered = picture[:, :, ::-1] if spec.color_order == "BGR" else picture
     if spec.layout == "NCHW":
@@ -159,8 +162,8 @@ def gain_and_bias(spec: Preprocess) -> tuple[npt.NDArray[np.float32], npt.NDArra
 def apply(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.float32] | npt.NDArray[np.uint8]:
     """Return what the board feeds for ``image``, without the batch axis.
 
-    float32 [3,H,W] or [H,W,3] by ``spec.layout``; with ``spec.aipp`` uint8 [H,W,3], RGB: the om does the rest.
-    Raises :class:`InputError` for pictures of more than 8 bits (see :func:`pixels`).
+    float32 [3,H,W] or [H,W,3] by ``spec.layout``; with ``spec.aipp`` uint8 [H,W,3], RGB: the om does the
+    rest. Raises :class:`InputError` for pictures of more than 8 bits (see :func:`pixels`).
     """
     picture = pixels(image, spec)
     return picture if spec.aipp else normalise(picture, spec)
@@ -169,8 +172,8 @@ def apply(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.float32] | npt
 class PillowResize:
     """Resizes uint8 [H,W,3] with Pillow, so that training sees the pixels which the board will see.
 
-    MindSpore's own ``vision.Resize`` doesn't smooth when it makes pictures smaller, as OpenCV; Pillow does. An
-    instance can be pickled, for data workers in processes of their own.
+    MindSpore's own ``vision.Resize`` doesn't smooth when it makes pictures smaller, as OpenCV; Pillow does.
+    An instance can be pickled, for data workers in processes of their own.
     """
 
     def __init__(self, size: Sequence[int], resize_filter: str) -> None:
@@ -186,14 +189,14 @@ class PillowResize:
 def mindspore_transforms(
     spec: Preprocess, train: bool, *, crop_padding: int = 0, flip: bool = False, source: Sequence[int] = ()
 ) -> list[Callable[..., Any]]:
-    """Return the operations for ``dataset.map`` on a column of uint8 [H,W,3] pictures in RGB, as data sets give them.
+    """Return the operations for ``dataset.map`` on uint8 [H,W,3] pictures in RGB, as data sets give them.
 
-    The result is what :func:`apply` gives for the same pixels (float32, within rounding), whatever ``spec.aipp``
-    says: the network itself always sees normalised numbers.
+    The result is what :func:`apply` gives for the same pixels (float32, within rounding), whatever
+    ``spec.aipp`` says: the network itself always sees normalised numbers.
 
-    Only with ``train``: ``crop_padding`` pixels are put around the picture and a random part of its first size cut
-    out (``source``, the data set's [height, width]; default ``spec.size``), and ``flip`` mirrors every second
-    picture at random. MindSpore's ResNet50 for CIFAR-10 uses 4 and True (mindspore-ai/models
+    Only with ``train``: ``crop_padding`` pixels are put around the picture and a random part of its first
+    size cut out (``source``, the data set's [height, width]; default ``spec.size``), and ``flip`` mirrors
+    every second picture at random. MindSpore's ResNet50 for CIFAR-10 uses 4 and True (mindspore-ai/models
     ``official/cv/ResNet/src/dataset.py``); digits must not be mirrored.
     """
     from mindspore.dataset import vision
@@ -218,10 +221,11 @@ def mindspore_transforms(
 def aipp_config(spec: Preprocess, format: str = "RGB888_U8") -> str:
     """Return the text for ``atc --insert_op_conf``: static AIPP which does colour order and normalisation.
 
-    AIPP computes ``(v - mean_chn - min_chn) * var_reci_chn`` in float16, where ``mean_chn`` is an integer: so the
-    mean goes into ``min_chn`` (= mean/scale) and ``var_reci_chn`` is scale/std. Channel 0 is the first one after
-    ``rbuv_swap_switch`` (Ascend GE documents, AIPP ``normalization_config``). ``format`` is what the board feeds;
-    it feeds packed RGB, so another one is a :class:`ConfigError`, as are numbers outside of AIPP's limits.
+    AIPP computes ``(v - mean_chn - min_chn) * var_reci_chn`` in float16, where ``mean_chn`` is an integer: so
+    the mean goes into ``min_chn`` (= mean/scale) and ``var_reci_chn`` is scale/std. Channel 0 is the first
+    one after ``rbuv_swap_switch`` (Ascend GE documents, AIPP ``normalization_config``). ``format`` is what
+    the board feeds; it feeds packed RGB, so another one is a :class:`ConfigError`, as are numbers outside of
+    AIPP's limits.
     """
     if format != "RGB888_U8":
         raise ConfigError(f"atc: AIPP input format {format} is not what boards feed", hint="use RGB888_U8")
@@ -256,7 +260,8 @@ def _decimal(value: float) -> str:
 def spec_json(spec: Preprocess, *, app: str = "") -> dict[str, Any]:
     """Return what the release's ``spec.json`` holds: all that ``infer.py`` has to know about this app.
 
-    Plain JSON types, and numbers survive ``json.dumps`` exactly. Raises :class:`ConfigError` if ``spec`` is wrong.
+    Plain JSON types, and numbers survive ``json.dumps`` exactly. Raises :class:`ConfigError` if ``spec`` is
+    wrong.
     """
     problems = check(spec)
     if problems:

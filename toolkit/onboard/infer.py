@@ -5,17 +5,17 @@ Runs in a release folder, which holds model.om, spec.json and labels.txt:
 
     python3 infer.py --pictures DIR --out DIR [--top-k 5] [--limit N] ...
 
-For each picture: open, convert to RGB, resize, colour order, scale, mean, std, layout as spec.json says; run model.om;
-softmax; print the best classes; save the picture, with the best class written on it, under the same name in OUT.
-OUT also gets results.jsonl (one line a picture, written as it goes) and, last, summary.json.
+For each picture: open, convert to RGB, resize, colour order, scale, mean, std, layout as spec.json says; run
+model.om; softmax; print the best classes; save the picture, with the best class written on it, under the same
+name in OUT. OUT also gets results.jsonl (one line a picture, written as it goes) and, last, summary.json.
 
-Pictures are the regular files .jpg .jpeg .png .bmp of the folder, in any case, in the order of their names. Greyscale,
-palette, CMYK and transparent ones are converted to RGB (transparency is dropped); a rotation noted in EXIF data is left
-alone. One that can't be read is reported and counted, and the rest goes on.
+Pictures are the regular files .jpg .jpeg .png .bmp of the folder, in any case, in the order of their names.
+Greyscale, palette, CMYK and transparent ones are converted to RGB (transparency is dropped); a rotation noted
+in EXIF data is left alone. One that can't be read is reported and counted, and the rest goes on.
 
-Exit codes: 0 done, also when some pictures failed (summary.json counts them); 2 wrong usage, or the release's files
-don't fit together; 4 every picture failed; 5 no pictures; 6 an acl call failed; 7 a Python module is missing;
-130 and 143 interrupted.
+Exit codes: 0 done, also when some pictures failed (summary.json counts them); 2 wrong usage, or the release's
+files don't fit together; 4 every picture failed; 5 no pictures; 6 an acl call failed; 7 a Python module is
+missing; 130 and 143 interrupted.
 
 Python 3.6 to 3.13, NumPy 1.16 and later, Pillow 5 and later, and pyACL, which CANN brings.
 """
@@ -39,8 +39,8 @@ try:
 except ImportError as missing:
     if __name__ != "__main__":
         raise
-    sys.stderr.write("python module missing: {} (interpreter {}): install numpy and pillow for it\n".format(
-        missing, sys.executable))
+    sys.stderr.write(f"python module missing: {missing} (interpreter {sys.executable}): "
+                     "install numpy and pillow for it\n")
     sys.exit(7)
 
 EXTENSIONS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
@@ -49,9 +49,9 @@ FONT = "/usr/share/fonts/truetype/dejavu/DejaVuSans-Bold.ttf"
 # Pillow would clip these to 0 ... 255 when it converts them to RGB.
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
-# Numbers of pyACL, which exports no constants (aclDataType, aclrtMemcpyKind, aclrtRunMode, aclrtMemMallocPolicy).
-DTYPES = {0: "float32", 1: "float16", 2: "int8", 3: "int32", 4: "uint8", 6: "int16", 7: "uint16", 8: "uint32",
-          9: "int64", 10: "uint64", 11: "float64", 12: "bool"}
+# pyACL exports no constants; these are of aclDataType, aclrtMemcpyKind, aclrtRunMode, aclrtMemMallocPolicy.
+DTYPES = {0: "float32", 1: "float16", 2: "int8", 3: "int32", 4: "uint8", 6: "int16", 7: "uint16",
+          8: "uint32", 9: "int64", 10: "uint64", 11: "float64", 12: "bool"}
 HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3
 RUN_MODE_DEVICE = 0
 MALLOC_HUGE_FIRST = 0
@@ -74,7 +74,7 @@ class AclMissing(Exception):
     """pyACL can't be imported. Exit code 7."""
 
 
-# ---------------------------------------------------------------------------------------------- what is printed
+# -------------------------------------------------------------------------------------------- what is printed
 
 def open_stdout():
     # Boards often run with LANG=C, where Python 3.6 would die of the first file name that isn't ASCII.
@@ -100,46 +100,46 @@ class Progress:
         now = time.perf_counter()
         if done == self.total or now - self.last >= 0.2:
             self.last = now
-            say("@progress {} {}".format(done, self.total))
+            say(f"@progress {done} {self.total}")
 
 
-# ---------------------------------------------------------------------------------------------- the release's files
+# ---------------------------------------------------------------------------------------- the release's files
 
 def read_spec(release):
-    """Return the "preprocess" part of spec.json: size [height, width], resize_filter, color_order, scale, ..."""
+    """Return the "preprocess" part of spec.json: size [height, width], resize_filter, color_order, ..."""
     path = os.path.join(release, "spec.json")
     try:
-        with io.open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8") as stream:
             spec = json.load(stream)
         if spec["version"] != SPEC_VERSION:
-            raise ReleaseError("{}: version {}, this infer.py reads {}".format(path, spec["version"], SPEC_VERSION))
+            raise ValueError("version {} is not {}".format(spec["version"], SPEC_VERSION))
         spec = spec["preprocess"]
         if spec["color_order"] not in ("RGB", "BGR") or spec["layout"] not in ("NCHW", "NHWC"):
-            raise ReleaseError("{}: color_order {}, layout {}".format(path, spec["color_order"], spec["layout"]))
+            raise ValueError("color_order {}, layout {}".format(spec["color_order"], spec["layout"]))
         resampling(spec)
         gain_and_bias(spec)
         height, width = spec["size"]
         spec["aipp"], height + width
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise ReleaseError("{}: unusable: {!r}".format(path, error))
+        raise ReleaseError(f"{path}: unusable: {error!r}")
     return spec
 
 
 def read_lines(path):
     try:
-        with io.open(path, encoding="utf-8", errors="surrogateescape") as stream:
+        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
             return stream.read().rstrip("\n").split("\n")
     except OSError as error:
-        raise ReleaseError("{}: {}".format(path, error.strerror))
+        raise ReleaseError(f"{path}: {error.strerror}")
 
 
 def list_pictures(folder, only=None):
     """Return the names of the pictures in ``folder``, sorted; or those in the file ``only``, in its order."""
     try:
-        there = [name for name in os.listdir(folder)
-                 if os.path.splitext(name)[1].lower() in EXTENSIONS and os.path.isfile(os.path.join(folder, name))]
+        there = [name for name in os.listdir(folder) if os.path.splitext(name)[1].lower() in EXTENSIONS
+                 and os.path.isfile(os.path.join(folder, name))]
     except OSError as error:
-        raise NoPictures("{}: {}".format(folder, error.strerror))
+        raise NoPictures(f"{folder}: {error.strerror}")
     there.sort(key=os.fsencode)
     if only is None:
         return there
@@ -148,17 +148,17 @@ def list_pictures(folder, only=None):
               for line in read_lines(only) if line]
     lacking = [name for name in wanted if name not in known]
     if lacking:
-        raise ReleaseError("{}: {} of {} pictures are not in {}, first {}".format(
-            only, len(lacking), len(wanted), folder, lacking[0]))
+        raise ReleaseError(f"{only}: {len(lacking)} of {len(wanted)} pictures are not in {folder}, "
+                           f"first {lacking[0]}")
     return [known[name] for name in wanted]
 
 
 def utf8(name):
-    """A file name as people know it, also where Python took the file system for ASCII (LANG=C, Python 3.6)."""
+    """A file name as people know it, also where Python takes the file system for ASCII (LANG=C, 3.6)."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-# ---------------------------------------------------------------------------------------------- pre-processing
+# --------------------------------------------------------------------------------------------- pre-processing
 # The same arithmetic as toolkit/preprocess.py, bit for bit: out = pixel * gain + bias, in float32.
 
 def resampling(spec):
@@ -176,15 +176,15 @@ def gain_and_bias(spec):
 
 def decode(path):
     """Return the picture as an RGB image; raises whatever Pillow raises for broken ones."""
-    with io.open(path, "rb") as stream:
+    with open(path, "rb") as stream:
         image = Image.open(stream)
         if image.mode in DEEP_MODES:
-            raise ValueError("pictures of mode {} (16-bit or floating point) are not supported".format(image.mode))
+            raise ValueError(f"mode {image.mode} (16-bit or floating point) is not supported")
         return image.convert("RGB")
 
 
 def preprocess(image, spec):
-    """Return what the model is fed for an RGB image: float32 [3,H,W] or [H,W,3]; with AIPP uint8 [H,W,3], RGB."""
+    """Return the model's input for an RGB image: float32 [3,H,W] or [H,W,3]; with AIPP uint8 [H,W,3], RGB."""
     height, width = spec["size"]
     pixels = np.asarray(image.resize((width, height), resampling(spec)), dtype=np.uint8)
     if spec["aipp"]:
@@ -206,21 +206,20 @@ def preprocess(image, spec):
     return out
 
 
-# ---------------------------------------------------------------------------------------------- pyACL
+# ------------------------------------------------------------------------------------------------------ pyACL
 
 def import_acl():
     try:
         import acl
     except ImportError as error:
-        raise AclMissing("python module acl missing: {} (interpreter {}, PYTHONPATH={}, LD_LIBRARY_PATH={}): source "
-                         "CANN's set_env.sh, or the release's env.sh".format(
-                             error, sys.executable, os.environ.get("PYTHONPATH", ""),
-                             os.environ.get("LD_LIBRARY_PATH", "")))
+        paths = ", ".join(f"{name}={os.environ.get(name, '')}" for name in ("PYTHONPATH", "LD_LIBRARY_PATH"))
+        raise AclMissing(f"python module acl missing: {error} (interpreter {sys.executable}, {paths}): "
+                         "source CANN's set_env.sh, or the release's env.sh")
     return acl
 
 
 class Board:
-    """The device: initialised in the order that pyACL wants, released in the opposite one whatever happens."""
+    """The device: initialised in the order that pyACL wants, released in the opposite one in any case."""
 
     def __init__(self, acl, device, stack):
         self.acl, self.device, self.stack = acl, device, stack
@@ -264,7 +263,7 @@ class Board:
             # A failure here must not hide the one that brought us here.
             code = function(*arguments)
             if code != 0:
-                sys.stderr.write("warning: {}\n".format(self.failure(name, code)))
+                sys.stderr.write(f"warning: {self.failure(name, code)}\n")
         self.stack.callback(release)
 
     def malloc(self, size):
@@ -287,7 +286,7 @@ class Tensor:
         self.device = board.malloc(size)
 
     def __str__(self):
-        return "{} {}".format(self.dtype, list(self.dims))
+        return f"{self.dtype} {list(self.dims)}"
 
 
 class Model:
@@ -302,18 +301,15 @@ class Model:
         board.at_end("acl.mdl.destroy_desc", mdl.destroy_desc, self.desc)
         board.call("acl.mdl.get_desc", mdl.get_desc, self.desc, self.id)
         self.gears, self.gear_index = self.dynamic_batch()
-        self.inputs = [self.tensor("input", mdl.get_input_dims, mdl.get_input_data_type, mdl.get_input_size_by_index,
-                                   index) for index in range(mdl.get_num_inputs(self.desc))]
-        self.outputs = [self.tensor("output", mdl.get_output_dims, mdl.get_output_data_type,
-                                    mdl.get_output_size_by_index, index)
-                        for index in range(mdl.get_num_outputs(self.desc))]
+        self.inputs = [self.tensor("input", i) for i in range(mdl.get_num_inputs(self.desc))]
+        self.outputs = [self.tensor("output", i) for i in range(mdl.get_num_outputs(self.desc))]
         if len(self.inputs) != (2 if self.gears else 1) or not self.outputs:
-            raise ReleaseError("{}: {} inputs and {} outputs; one picture in, one set of scores out are needed".format(
-                path, len(self.inputs), len(self.outputs)))
+            raise ReleaseError(f"{path}: {len(self.inputs)} inputs and {len(self.outputs)} outputs; "
+                               "infer.py wants one that takes pictures and one that gives scores")
         self.input_set = self.dataset(self.inputs)
         self.output_set = self.dataset(self.outputs)
         # A model with a dynamic batch has a second input, which tells it the size of the batch.
-        self.input = [tensor for tensor in self.inputs if tensor.name != BATCH_INPUT][0]
+        self.input = next(tensor for tensor in self.inputs if tensor.name != BATCH_INPUT)
         self.output = self.outputs[0]
         self.batch = self.input.dims[0]
         self.feed = np.zeros(self.input.dims, dtype=self.input.dtype)
@@ -321,14 +317,12 @@ class Model:
         for array, tensor in ((self.feed, self.input), (self.scores, self.output)):
             # memcpy would read or write beyond the end of the smaller one.
             if array.nbytes > tensor.size:
-                raise ReleaseError("{}: {} needs {} bytes, the model says {}".format(
-                    path, tensor, array.nbytes, tensor.size))
+                raise ReleaseError(f"{path}: {tensor} is {array.nbytes} bytes, the model says {tensor.size}")
         if self.scores.size % self.batch:
-            raise ReleaseError("{}: output {} can't be divided among {} pictures".format(
-                path, self.output, self.batch))
+            raise ReleaseError(f"{path}: output {self.output} can't be divided among {self.batch} pictures")
 
     def dynamic_batch(self):
-        """Return the sorted batch sizes of a model with a dynamic batch and its control input's index, or ([], 0)."""
+        """Return a dynamic batch's sizes, sorted, and the index of the input that sets it; or ([], 0)."""
         mdl = self.board.acl.mdl
         index, code = mdl.get_input_index_by_name(self.desc, BATCH_INPUT)
         if code != 0:  # the normal answer for static models; reading the message clears it
@@ -336,27 +330,30 @@ class Model:
             return [], 0
         sizes = self.board.call("acl.mdl.get_dynamic_batch", mdl.get_dynamic_batch, self.desc)["batch"]
         if not sizes:
-            raise ReleaseError("model.om has a dynamic picture size or dynamic dims; only the batch may be dynamic")
+            raise ReleaseError("model.om has a dynamic picture size or dims; only the batch may be dynamic")
         return sorted(sizes), index
 
-    def tensor(self, kind, get_dims, get_dtype, get_size, index):
-        board = self.board
-        described = board.call("acl.mdl.get_{}_dims".format(kind), get_dims, self.desc, index)
+    def tensor(self, kind, index):
+        """Describe one "input" or "output", and allocate its buffer."""
+        board, mdl = self.board, self.board.acl.mdl
+        get_dims = getattr(mdl, f"get_{kind}_dims")
+        described = board.call(f"acl.mdl.get_{kind}_dims", get_dims, self.desc, index)
         dims = [int(dim) for dim in described["dims"]]
         if self.gears and dims and dims[0] == -1:
             dims[0] = self.gears[-1]
-        number = get_dtype(self.desc, index)
+        number = getattr(mdl, f"get_{kind}_data_type")(self.desc, index)
+        size = getattr(mdl, f"get_{kind}_size_by_index")(self.desc, index)
         if number not in DTYPES or not dims or min(dims) < 1:
-            raise ReleaseError("model.om: {} {} has dims {} of aclDataType {}, which infer.py can't handle".format(
-                kind, index, dims, number))
-        return Tensor(board, described.get("name", ""), tuple(dims), DTYPES[number], get_size(self.desc, index))
+            raise ReleaseError(f"model.om: {kind} {index} of dims {dims}, aclDataType {number} can't be handled")
+        return Tensor(board, described.get("name", ""), tuple(dims), DTYPES[number], size)
 
     def dataset(self, tensors):
         acl, board = self.board.acl, self.board
         dataset = board.handle("acl.mdl.create_dataset", acl.mdl.create_dataset)
         board.at_end("acl.mdl.destroy_dataset", acl.mdl.destroy_dataset, dataset)
         for tensor in tensors:
-            buffer = board.handle("acl.create_data_buffer", acl.create_data_buffer, tensor.device, tensor.size)
+            buffer = board.handle("acl.create_data_buffer", acl.create_data_buffer,
+                                  tensor.device, tensor.size)
             board.at_end("acl.destroy_data_buffer", acl.destroy_data_buffer, buffer)
             board.call("acl.mdl.add_dataset_buffer", acl.mdl.add_dataset_buffer, dataset, buffer)
         return dataset
@@ -368,27 +365,28 @@ class Model:
         made = (self.batch, height, width, 3) if nhwc else (self.batch, 3, height, width)
         dtypes = ("uint8",) if spec["aipp"] else ("float32", "float16")
         if self.input.dims != made or self.input.dtype not in dtypes:
-            raise ReleaseError("model.om wants {}, spec.json makes {} {}: convert the model with the same "
-                               "pre-processing (aipp, layout, size)".format(self.input, dtypes[0], list(made)))
+            raise ReleaseError(
+                f"model.om wants {self.input}, spec.json makes {dtypes[0]} {list(made)}: convert the model with "
+                "the same pre-processing (aipp, layout, size)")
 
     def execute(self, count):
-        """Run the first ``count`` pictures of ``self.feed``; return their scores, float32 [count, classes]."""
+        """Run the first ``count`` pictures of ``self.feed``: float32 [count, classes]."""
         acl, board = self.board.acl, self.board
         if count < self.batch:
             self.feed[count:] = 0
         if self.gears:
             gear = min(size for size in self.gears if size >= count)
-            board.call("acl.mdl.set_dynamic_batch_size", acl.mdl.set_dynamic_batch_size, self.id, self.input_set,
-                       self.gear_index, gear)
-        board.call("acl.rt.memcpy", acl.rt.memcpy, self.input.device, self.input.size, self.feed.ctypes.data,
-                   self.feed.nbytes, board.copy_in)
+            board.call("acl.mdl.set_dynamic_batch_size", acl.mdl.set_dynamic_batch_size,
+                       self.id, self.input_set, self.gear_index, gear)
+        board.call("acl.rt.memcpy", acl.rt.memcpy, self.input.device, self.input.size,
+                   self.feed.ctypes.data, self.feed.nbytes, board.copy_in)
         board.call("acl.mdl.execute", acl.mdl.execute, self.id, self.input_set, self.output_set)
-        board.call("acl.rt.memcpy", acl.rt.memcpy, self.scores.ctypes.data, self.scores.nbytes, self.output.device,
-                   self.scores.nbytes, board.copy_out)
+        board.call("acl.rt.memcpy", acl.rt.memcpy, self.scores.ctypes.data, self.scores.nbytes,
+                   self.output.device, self.scores.nbytes, board.copy_out)
         return self.scores.reshape(self.batch, -1)[:count].astype(np.float32)
 
 
-# ---------------------------------------------------------------------------------------------- post-processing
+# -------------------------------------------------------------------------------------------- post-processing
 
 def softmax(logits):
     shifted = np.exp(logits.astype(np.float64) - float(logits.max()))
@@ -413,20 +411,19 @@ def load_font(size):
 
 def text_size(draw, text, font):
     if hasattr(draw, "textbbox"):  # Pillow 8 and later; textsize left with Pillow 10
-        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-        return right, bottom
+        return draw.textbbox((0, 0), text, font=font)[2:]
     return draw.textsize(text, font=font)
 
 
 def annotate(image, text):
     """Return a copy of an RGB image with ``text`` in red at (10, 50), 20 pixels high, as the tutorial does.
 
-    Tiny pictures are enlarged by a whole number, to 128 pixels at least, or nobody could read it; the text becomes
-    smaller and moves up where it would not fit.
+    Tiny pictures are enlarged by a whole number, to 128 pixels at least, or nobody could read it; the text
+    becomes smaller and moves up where it would not fit.
     """
-    factor = int(math.ceil(128.0 / min(image.size)))
+    factor = math.ceil(128.0 / min(image.size))
     if factor > 1 and max(image.size) * factor <= 4096:
-        nearest = getattr(getattr(Image, "Resampling", Image), "NEAREST")
+        nearest = getattr(Image, "Resampling", Image).NEAREST
         image = image.resize((image.width * factor, image.height * factor), nearest)
     else:
         image = image.copy()
@@ -456,9 +453,9 @@ def save(image, folder, name):
 @contextlib.contextmanager
 def replacing(path):
     """Open a file beside ``path`` for writing, and rename it to ``path`` when all went well."""
-    temporary = os.path.join(os.path.dirname(path), ".writing-{}".format(os.getpid()))
+    temporary = os.path.join(os.path.dirname(path), f".writing-{os.getpid()}")
     try:
-        with io.open(temporary, "wb") as stream:
+        with open(temporary, "wb") as stream:
             yield stream
         os.replace(temporary, path)
     except BaseException:
@@ -467,7 +464,7 @@ def replacing(path):
         raise
 
 
-# ---------------------------------------------------------------------------------------------- the run
+# ---------------------------------------------------------------------------------------------------- the run
 
 class Clock:
     """Milliseconds of each phase: ``split`` returns those since the last call."""
@@ -484,7 +481,7 @@ class Clock:
 def percentile(values, percent):
     """Nearest rank: a value that was measured, or None if there is none."""
     ordered = sorted(values)
-    return ordered[max(0, int(math.ceil(percent / 100.0 * len(ordered))) - 1)] if ordered else None
+    return ordered[max(0, math.ceil(percent / 100.0 * len(ordered)) - 1)] if ordered else None
 
 
 class Run:
@@ -497,7 +494,7 @@ class Run:
         self.times = {phase: [] for phase in self.PHASES}
         self.done = self.failed = 0
         self.progress = Progress(len(names))
-        self.results = io.open(os.path.join(options.out, "results.jsonl"), "w", encoding="ascii")
+        self.results = open(os.path.join(options.out, "results.jsonl"), "w", encoding="ascii")
 
     def all(self, model, spec):
         for start in range(0, len(self.names), model.batch):
@@ -510,7 +507,7 @@ class Run:
                 continue
             clock = Clock()
             scores = model.execute(len(ready))
-            # What a picture's inference costs: its share of the batch, copies to and from the device included.
+            # A picture's share of the batch, copies to and from the device included.
             share = round(clock.split() / len(ready), 4)
             for (name, image, ms), logits in zip(ready, scores):
                 ms["execute"] = share
@@ -533,7 +530,7 @@ class Run:
     def finish(self, name, image, ms, logits):
         clock = Clock()
         if not np.isfinite(logits).all():
-            return self.fail(name, ValueError("scores are not finite: {}".format(logits[:5].tolist())))
+            return self.fail(name, ValueError(f"scores are not finite: {logits[:5].tolist()}"))
         confidences = softmax(logits)
         top = best(confidences, self.options.top_k)
         name_of_best = class_name(self.labels, top[0])
@@ -547,15 +544,16 @@ class Run:
                 raise  # disk full, read-only: the same awaits every other picture
             return self.fail(name, error)
         ms["annotate"] = clock.split()
-        say("images:{}".format(utf8(os.path.join(self.options.pictures, name))))
-        say("======== top{} inference results: =============".format(len(top)))
+        say(f"images:{utf8(os.path.join(self.options.pictures, name))}")
+        say(f"======== top{len(top)} inference results: =============")
         for number in top:
             say("label:%d  confidence: %f, class: %s" % (
                 number, confidences[number], class_name(self.labels, number)))
         for phase in self.PHASES:
             self.times[phase].append(ms[phase])
         self.record({
-            "picture": utf8(name), "label": top[0], "class": name_of_best, "confidence": float(confidences[top[0]]),
+            "picture": utf8(name), "label": top[0], "class": name_of_best,
+            "confidence": float(confidences[top[0]]),
             "top": [[number, float(confidences[number])] for number in top],
             "logits": [float(value) for value in logits], "ms": ms,
         })
@@ -563,8 +561,8 @@ class Run:
     def fail(self, name, error):
         self.failed += 1
         text = " ".join(str(error).split()) or type(error).__name__
-        say("images:{}".format(utf8(os.path.join(self.options.pictures, name))))
-        say("failed: {}".format(text))
+        say(f"images:{utf8(os.path.join(self.options.pictures, name))}")
+        say(f"failed: {text}")
         self.record({"picture": utf8(name), "error": text})
 
     def record(self, line):
@@ -611,7 +609,7 @@ def infer(options, summary):
         model.check_fits(spec)
         summary.update(load_seconds=round(clock.split() / 1000.0, 6), batch=model.batch,
                        input=str(model.input), output=str(model.output))
-        for _ in range(options.warmup):  # the first execution sets things up and says nothing about the others
+        for _ in range(options.warmup):  # the first execution also sets things up: it is not timed
             model.execute(model.batch)
         run.all(model, spec)
     return 4 if run.failed == len(names) else 0
@@ -622,7 +620,7 @@ def parse(arguments):
     parser = argparse.ArgumentParser(description="Classify a folder of pictures with a release's model.om.")
     parser.add_argument("--release", default=here, help="folder of model.om, spec.json, labels.txt (here)")
     parser.add_argument("--pictures", help="folder of pictures (RELEASE/pictures)")
-    parser.add_argument("--out", default="outputs", help="folder for annotated pictures and results (./outputs)")
+    parser.add_argument("--out", default="outputs", help="folder for pictures and results (./outputs)")
     parser.add_argument("--run", default="", help="name of this run, noted in summary.json")
     parser.add_argument("--top-k", type=int, default=5, help="how many classes are shown (5)")
     parser.add_argument("--device", type=int, default=0, help="number of the device (0)")
@@ -636,7 +634,7 @@ def parse(arguments):
     for flag, value, least in (("--top-k", options.top_k, 1), ("--limit", options.limit, 1),
                                ("--warmup", options.warmup, 0), ("--device", options.device, 0)):
         if value is not None and value < least:
-            parser.error("{} must be at least {}, not {}".format(flag, least, value))
+            parser.error(f"{flag} must be at least {least}, not {value}")
     return options
 
 
@@ -673,7 +671,7 @@ def main(arguments=None):
         with replacing(os.path.join(options.out, "summary.json")) as stream:
             stream.write((json.dumps(summary, indent=1, sort_keys=True) + "\n").encode("ascii"))
     except OSError as error:
-        sys.stderr.write("summary.json: {}\n".format(error))
+        sys.stderr.write(f"summary.json: {error}\n")
         code = code or 2
     return code
 
