@@ -1,8 +1,7 @@
 """What can be set about data, network, training and export.
 
-Plain dataclasses of plain types: the configuration's schema takes them in as they are, and the worker process gets
-them as JSON. Members of the enumerations are named exactly as users type them.
-"""
+Plain dataclasses of plain types: the configuration's schema takes them in as they are, and the worker process
+gets them as JSON. Members of the enumerations are named exactly as users type them. """
 
 import dataclasses
 import typing
@@ -161,15 +160,16 @@ class TrainSettings:
     workers: int = 1
     """parallel workers that prepare pictures; at most the machine's cores are used"""
     onednn_max_isa: str = "AVX2"
-    """instruction set oneDNN may use, set unless ONEDNN_MAX_CPU_ISA is: above AVX2 it falls back to its reference
-    convolution, 40 to 90 times slower; empty: leave it alone"""
+    """instruction set oneDNN may use, set unless ONEDNN_MAX_CPU_ISA is: above AVX2 it falls back to its
+    reference convolution, 40 to 90 times slower; empty: leave it alone"""
     split: Split = Split.train
     crop: int = 0
     """random crop: pixels of zero padding on every side before a crop to the stored size; 0: no crop"""
     flip: bool = False
     """mirror every second picture, at random"""
     evaluate_every: int = 1
-    """epochs between evaluations on the held-out pictures (the last epoch always has one); 0: only the last"""
+    """epochs between evaluations on the held-out pictures (the last epoch always has one); 0: only the
+    last"""
     keep_checkpoints: int = 2
     """epoch checkpoints that are kept, with the optimizer's state (besides the best)"""
     final: Final = Final.last
@@ -195,7 +195,8 @@ T = TypeVar("T")
 
 
 def to_json(settings: Any) -> dict[str, Any]:
-    """Return a settings object (or any plain dataclass) as a dict that ``json`` can write: enumerations by value."""
+    """Return a settings object (or any plain dataclass) as a dict that ``json`` can write: enumerations by
+    value."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Enum):
@@ -210,7 +211,8 @@ def to_json(settings: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Return the dataclass ``kind`` from what :func:`to_json` gave; unknown keys raise TypeError, bad members ValueError."""
+    """Return the dataclass ``kind`` from what :func:`to_json` gave; unknown keys raise TypeError, bad members
+    ValueError."""
     given = dict(values)
     hints = typing.get_type_hints(kind)
     for key, value in given.items():
@@ -220,4 +222,3 @@ def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
         elif isinstance(value, list) and "tuple" in str(hint):
             given[key] = tuple(value)
     return kind(**given)
-

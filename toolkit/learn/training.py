@@ -1,0 +1,373 @@
+"""The training loop.
+
+One compiled step (forward, backward, Momentum) in graph mode; after every epoch an evaluation, a line of
+history and a checkpoint. Order, crops and weights come from seeds (see ``feeding`` and ``networks``), so the
+same settings give the same losses to the last bit on the same number of threads, resumed or not. """
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import os
+import shutil
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+from mindspore.train import amp
+
+from toolkit.errors import DeployError, InputError
+from toolkit.learn import checkpoints, networks, recipe
+from toolkit.learn.feeding import evaluation_batches, training_batches
+from toolkit.learn.layout import Images, Labels, read_classes, read_split
+from toolkit.learn.settings import AmpLevel, Device, Final, ModelSettings, TrainSettings
+from toolkit.preprocess import Preprocess
+from toolkit.ui.events import Emit, Event
+
+HISTORY = ("epoch", "loss", "accuracy", "lr", "seconds")
+MODEL = "model.ckpt"
+STAGE = "train"
+
+
+@dataclass
+class TrainReport:
+    """What a training did."""
+
+    checkpoint: str
+    """file name of the result: weights alone"""
+    sha256: str
+    epochs: int
+    steps: int
+    parameters: int
+    """numbers in the network that are trained"""
+    accuracy: float | None
+    """of the result on the held-out pictures, 0..1; None where it was not evaluated"""
+    best_accuracy: float | None
+    best_epoch: int
+    loss: float | None
+    """mean over the last epoch"""
+    seconds: float
+    """of this process; epochs of an earlier, interrupted one are not in it"""
+    resumed_from: int
+    """epoch this process went on from; 0: from the start"""
+    device_target: str
+    amp_level: str
+    """what was computed with; O0 is float32"""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """versions and thread count, see :func:`toolkit.learn.recipe.facts`"""
+    warnings: list[str] = field(default_factory=list)
+    history: list[dict[str, float | None]] = field(default_factory=list)
+    """one entry an epoch: epoch, loss, accuracy, lr, seconds"""
+
+
+def set_up(settings: TrainSettings) -> None:
+    """Bring MindSpore into graph mode on the wanted device; InputError where this MindSpore does not have
+    it."""
+    try:
+        ms.set_device(settings.device_target.value)
+        ms.set_context(mode=ms.GRAPH_MODE)
+        if settings.device_target is Device.Ascend:
+            ms.set_context(deterministic="ON")
+        if settings.threads:
+            ms.set_context(runtime_num_threads=settings.threads)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"train.device_target={settings.device_target.value}: MindSpore cannot use it here"
+            f" ({str(error).strip().splitlines()[0]})",
+            hint="take train.device_target=CPU, or train where the device is (train.where)",
+        ) from error
+    ms.set_seed(settings.seed)
+
+
+class Training:
+    """One training of one network on one set of pictures. ``run`` does it."""
+
+    def __init__(
+        self,
+        model: ModelSettings,
+        spec: Preprocess,
+        settings: TrainSettings,
+        out: Path,
+        state: Path,
+        emit: Emit,
+        stop: threading.Event,
+    ) -> None:
+        self.model, self.spec, self.settings = model, spec, settings
+        self.out, self.state, self.emit, self.stop = out, state, emit, stop
+        self.warnings: list[str] = []
+        height, width = spec.size
+        self.network = networks.build(model.name, model.classes, height, width, settings.seed)
+
+    def run(self, data_dir: Path | None) -> TrainReport:
+        """Train; see :func:`train`."""
+        started = time.monotonic()
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.history: list[dict[str, float | None]] = []
+        resumed = steps = 0
+        if self.settings.epochs:
+            if data_dir is None:
+                raise InputError(f"train.epochs={self.settings.epochs}: there are no pictures to train with")
+            resumed, steps = self._epochs(data_dir)
+        else:
+            checkpoints.save_weights(self.network, self.out / "last.ckpt")
+        self._write_history()
+        return self._report(resumed, steps, time.monotonic() - started)
+
+    def _epochs(self, data_dir: Path) -> tuple[int, int]:
+        settings = self.settings
+        images, labels = self._records(data_dir, settings.split.value)
+        held_out = self._records(data_dir, "test")
+        per_epoch = len(images) // settings.batch_size
+        if not per_epoch:
+            raise InputError(
+                f"{data_dir}: {len(images)} pictures don't fill one batch of {settings.batch_size}",
+                hint="take a smaller train.batch_size",
+            )
+        self.rates = recipe.learning_rates(settings, per_epoch)
+        self._build_step()
+        self.recipe = recipe.digest(self.model, self.spec, settings, _digest(images, labels))
+        # A folder for each recipe: trying another one does not cost the checkpoints of a long training.
+        self.state = self.state / self.recipe[:16]
+        first = self._resume() + 1
+        self.emit(
+            Event(
+                "log",
+                f"{self.model.name}: {len(images):,} pictures, {settings.epochs} epochs of {per_epoch} steps"
+                + (f", going on after epoch {first - 1}" if first > 1 else ""),
+                stage=STAGE,
+            )
+        )
+        clock = _Clock(self.emit, settings, per_epoch, first)
+        for epoch in range(first, settings.epochs + 1):
+            loss = self._epoch(images, labels, epoch, clock)
+            due = settings.evaluate_every and epoch % settings.evaluate_every == 0
+            accuracy = self.accuracy(*held_out) if due or epoch == settings.epochs else None
+            self._end_epoch(epoch, loss, accuracy, per_epoch, clock)
+        checkpoints.save_weights(self.network, self.out / "last.ckpt")
+        return first - 1, settings.epochs * per_epoch
+
+    def _records(self, data_dir: Path, split: str) -> tuple[Images, Labels]:
+        images, labels = read_split(data_dir, split)
+        if int(labels.max()) >= self.model.classes:
+            raise InputError(
+                f"{data_dir}: label {int(labels.max())} in it, but model.classes={self.model.classes}",
+                hint=f"the dataset names {len(read_classes(data_dir))} classes: set model.classes to that",
+            )
+        return images, labels
+
+    def _build_step(self) -> None:
+        settings = self.settings
+        decayed: list[ms.Parameter] = []
+        plain: list[ms.Parameter] = []
+        for parameter in self.network.trainable_params():
+            kept = parameter.name.endswith((".gamma", ".beta", ".bias"))
+            (plain if kept else decayed).append(parameter)
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": settings.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+            {"order_params": self.network.trainable_params()},
+        ]
+        optimizer = nn.Momentum(
+            groups,
+            ms.Tensor(self.rates),
+            settings.momentum,
+            loss_scale=settings.loss_scale,
+            use_nesterov=False,
+        )
+        loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
+        self.amp_level = settings.amp_level if settings.device_target is Device.Ascend else AmpLevel.O0
+        scale = ms.FixedLossScaleManager(settings.loss_scale, drop_overflow_update=False)
+        self.step = amp.build_train_network(
+            self.network, optimizer, loss, level=self.amp_level.value, loss_scale_manager=scale
+        )
+
+    def _resume(self) -> int:
+        """Load the newest whole checkpoint of this recipe into network and optimizer; return its epoch, or
+        0."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        saved, warnings = checkpoints.newest(self.state, self.recipe)
+        for warning in warnings:
+            self.warnings.append(warning)
+            self.emit(Event("warning", warning, stage=STAGE))
+        if saved is None:
+            return 0
+        checkpoints.load(saved.path, self.step, f"this training ({self.model.name})")
+        self.history = list(saved.state["history"])
+        return saved.epoch
+
+    def _epoch(self, images: Images, labels: Labels, epoch: int, clock: _Clock) -> float:
+        self.step.set_train(True)
+        # Reading a loss waits for the device: on Ascend that would leave it idle between steps.
+        every = 1 if self.settings.device_target is Device.CPU else 20
+        losses: list[ms.Tensor] = []
+        for pictures, answers in training_batches(images, labels, self.spec, self.settings, epoch):
+            losses.append(self.step(pictures, answers))
+            if len(losses) % every == 0:
+                loss = float(losses[-1].asnumpy())
+                if not math.isfinite(loss):
+                    raise DeployError(
+                        f"training diverged: the loss is {loss} in epoch {epoch}, step {len(losses)}",
+                        hint=f"lower train.lr_max={self.settings.lr_max} or lengthen train.warmup_epochs",
+                    )
+                clock.step(epoch, len(losses), loss)
+            if self.stop.is_set():
+                raise KeyboardInterrupt
+        return float(np.mean([float(loss.asnumpy()) for loss in losses]))
+
+    def _end_epoch(
+        self, epoch: int, loss: float, accuracy: float | None, per_epoch: int, clock: _Clock
+    ) -> None:
+        seconds = clock.end_epoch(epoch, loss, accuracy)
+        rate = float(self.rates[epoch * per_epoch - 1])
+        self.history.append(
+            {"epoch": epoch, "loss": loss, "accuracy": accuracy, "lr": rate, "seconds": seconds}
+        )
+        if accuracy is not None and self._best()[0] == epoch:
+            checkpoints.save_weights(self.network, self.state / "best.ckpt")
+        state = {"recipe": self.recipe, "history": self.history}
+        checkpoints.save_epoch(self.step, self.state, epoch, state)
+        checkpoints.prune(self.state, self.settings.keep_checkpoints)
+        self._write_history()
+
+    def _best(self) -> tuple[int, float | None]:
+        """Return the epoch of the highest held-out accuracy, the earliest of equals, and that accuracy."""
+        known = [row for row in self.history if row["accuracy"] is not None]
+        if not known:
+            return 0, None
+        best = max(known, key=lambda row: (row["accuracy"], -float(row["epoch"] or 0)))
+        return int(best["epoch"] or 0), best["accuracy"]
+
+    def accuracy(self, images: Images, labels: Labels) -> float:
+        """Return the share of pictures whose highest logit is their label's, 0..1."""
+        self.network.set_train(False)
+        right = 0
+        batches = evaluation_batches(
+            images, labels, self.spec, self.settings.batch_size, self.settings.workers
+        )
+        for pictures, answers in batches:
+            logits = self.network(pictures).asnumpy()
+            right += int((logits.argmax(axis=1)[: len(answers)] == answers).sum())
+            if self.stop.is_set():
+                raise KeyboardInterrupt
+        return right / len(labels)
+
+    def _write_history(self) -> None:
+        beside = self.out / ".history.csv.writing"
+        with beside.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
+            writer.writeheader()
+            for row in self.history:
+                writer.writerow({key: "" if row[key] is None else row[key] for key in HISTORY})
+        os.replace(beside, self.out / "history.csv")
+
+    def _report(self, resumed: int, steps: int, seconds: float) -> TrainReport:
+        epoch, best = self._best()
+        last = self.history[-1] if self.history else None
+        took_best = self.settings.final is Final.best and epoch > 0
+        if epoch and (self.state / "best.ckpt").is_file():
+            shutil.copyfile(self.state / "best.ckpt", self.out / "best.ckpt")
+        else:
+            shutil.copyfile(self.out / "last.ckpt", self.out / "best.ckpt")
+        result = self.out / MODEL
+        shutil.copyfile(self.out / ("best.ckpt" if took_best else "last.ckpt"), result)
+        return TrainReport(
+            checkpoint=result.name,
+            sha256=checkpoints.sha256(result),
+            epochs=self.settings.epochs,
+            steps=steps,
+            parameters=sum(parameter.size for parameter in self.network.trainable_params()),
+            accuracy=best if took_best else (last["accuracy"] if last else None),
+            best_accuracy=best,
+            best_epoch=epoch,
+            loss=last["loss"] if last else None,
+            seconds=seconds,
+            resumed_from=resumed,
+            device_target=self.settings.device_target.value,
+            amp_level=self.amp_level.value if self.settings.epochs else AmpLevel.O0.value,
+            facts=recipe.facts(self.settings),
+            warnings=self.warnings,
+            history=self.history,
+        )
+
+
+class _Clock:
+    """Progress events, at most five a second and one at each epoch's end, with an estimate of the time
+    left."""
+
+    def __init__(self, emit: Emit, settings: TrainSettings, per_epoch: int, first: int) -> None:
+        self.emit, self.settings, self.per_epoch = emit, settings, per_epoch
+        self.done_before = (first - 1) * per_epoch
+        self.total = settings.epochs * per_epoch
+        self.accuracy: float | None = None
+        self.epoch_began = self.told = time.monotonic()
+        self.second_step: float | None = None
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        now = time.monotonic()
+        if self.second_step is None:
+            self.second_step = now  # the first step compiles the graph: it says nothing about the others
+            self.done_before = (epoch - 1) * self.per_epoch + step
+        if now - self.told >= 0.2:
+            self._tell(epoch, (epoch - 1) * self.per_epoch + step, loss, now)
+
+    def end_epoch(self, epoch: int, loss: float, accuracy: float | None) -> float:
+        now = time.monotonic()
+        self.accuracy = accuracy if accuracy is not None else self.accuracy
+        self._tell(epoch, epoch * self.per_epoch, loss, now)
+        seconds, self.epoch_began = now - self.epoch_began, now
+        return seconds
+
+    def _tell(self, epoch: int, done: int, loss: float, now: float) -> None:
+        self.told = now
+        measured = done - self.done_before
+        left = None
+        if self.second_step is not None and measured > 0:
+            left = (now - self.second_step) / measured * (self.total - done)
+        figures = {
+            "done": done,
+            "total": self.total,
+            "unit": "steps",
+            "epoch": epoch,
+            "epochs": self.settings.epochs,
+            "loss": loss,
+            "accuracy": self.accuracy,
+            "seconds_left": left,
+        }
+        self.emit(Event("progress", f"epoch {epoch}/{self.settings.epochs}", stage=STAGE, data=figures))
+
+
+def _digest(images: Images, labels: Labels) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(labels).tobytes())
+    digest.update(images.data)
+    return digest.hexdigest()
+
+
+def train(
+    data_dir: Path | None,
+    model: ModelSettings,
+    preprocess: Preprocess,
+    settings: TrainSettings,
+    out: Path,
+    emit: Emit,
+    stop: threading.Event,
+    state: Path | None = None,
+) -> TrainReport:
+    """Train ``model`` on the pictures of ``data_dir`` (CIFAR-10's layout) and write the result into ``out``.
+
+    Writes ``model.ckpt`` (the result), ``last.ckpt``, ``best.ckpt`` and ``history.csv``; checkpoints of
+    epochs go to a folder of the recipe in ``state`` (default ``out/checkpoints``), and a training that finds
+    some there goes on from the newest whole one. ``epochs=0`` writes the seeded initial weights and needs no
+    ``data_dir``.
+
+    Setting ``stop`` ends it after the current step with KeyboardInterrupt; what is on disk stays valid.
+    InputError for data that cannot be used, DeployError where the loss stops being a number.
+    """
+    set_up(settings)
+    training = Training(model, preprocess, settings, out, state or out / "checkpoints", emit, stop)
+    return training.run(data_dir)
