@@ -119,8 +119,7 @@ def pixels(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.uint8]:
 
     Greyscale, palette, CMYK and pictures with transparency are converted to RGB by Pillow (transparency is
     dropped, not blended); a rotation that is noted in EXIF data is left alone. Raises :class:`InputError` for
-    pictures with more than 8 bits a channel in one channel (greyscale 16-bit PNG, float TIFF): Pillow would
-    clip them.
+    damaged pictures, and for 16-bit greyscale and floating point ones, which Pillow would clip to 8 bits.
     """
     if image.mode in _DEEP_MODES:
         raise InputError(
@@ -128,8 +127,12 @@ def pixels(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.uint8]:
             hint="save the picture with 8 bits a channel",
         )
     height, width = spec.size
-    # Pillow's own defaults for the filter changed between versions (nearest before 7.0): always name it.
-    resized = image.convert("RGB").resize((width, height), Image.Resampling[spec.resize_filter.upper()])
+    try:
+        rgb = image.convert("RGB")
+    except Exception as error:  # Pillow raises nearly anything for broken files: SyntaxError, struct.error, …
+        raise InputError(f"damaged picture: {error}") from error
+    # Pillow's own default for the filter changed (nearest before 7.0, bicubic since): always name it.
+    resized = rgb.resize((width, height), Image.Resampling[spec.resize_filter.upper()])
     return np.asarray(resized, dtype=np.uint8)
 
 

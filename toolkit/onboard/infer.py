@@ -344,7 +344,7 @@ class Model:
         number = getattr(mdl, f"get_{kind}_data_type")(self.desc, index)
         size = getattr(mdl, f"get_{kind}_size_by_index")(self.desc, index)
         if number not in DTYPES or not dims or min(dims) < 1:
-            raise ReleaseError(f"model.om: {kind} {index} of dims {dims}, aclDataType {number} can't be handled")
+            raise ReleaseError(f"model.om: {kind} {index} has dims {dims}, aclDataType {number}: unusable")
         return Tensor(board, described.get("name", ""), tuple(dims), DTYPES[number], size)
 
     def dataset(self, tensors):
@@ -366,8 +366,8 @@ class Model:
         dtypes = ("uint8",) if spec["aipp"] else ("float32", "float16")
         if self.input.dims != made or self.input.dtype not in dtypes:
             raise ReleaseError(
-                f"model.om wants {self.input}, spec.json makes {dtypes[0]} {list(made)}: convert the model with "
-                "the same pre-processing (aipp, layout, size)")
+                f"model.om wants {self.input}, spec.json makes {dtypes[0]} {list(made)}: convert the model "
+                "with the same pre-processing (aipp, layout, size)")
 
     def execute(self, count):
         """Run the first ``count`` pictures of ``self.feed``: float32 [count, classes]."""
