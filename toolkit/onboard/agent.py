@@ -1,0 +1,1386 @@
+"""The agent: one file that acts on a board for the controller. Sent on stdin at each connection, never installed.
+
+Python 3.6 or newer, standard library only. Talks in frames (type, length, payload) on stdin and stdout:
+
+    near -> far   Q request (JSON)   B bytes of a blob   E end of a blob
+    far -> near   H hello   A answer (JSON)   V lines of a running command (JSON)   . heartbeat
+                  F file header (JSON)   D bytes of a file   E end of a file
+
+What it keeps in <root>/<app>/:
+
+    blobs/<sha256>            each content once; <sha256>.part is one on its way (a cut transfer goes on there)
+    releases/<id>/            hard links to blobs, manifest.json (whose SHA-256 is the id), .deploy, .last_run
+    current, previous         links to releases/<id>
+    pending                   a switch that nobody has confirmed yet
+    outputs/  work/  journal  lock
+
+It may be killed, and the power may go, between any two lines of this file. So: nothing is written in place;
+content is flushed before the name that stands for it appears; `pending` is written before `current` moves, and
+whoever looks next (the watcher, or any later agent) finishes or undoes what it says.
+"""
+
+import contextlib
+import fcntl
+import grp
+import hashlib
+import json
+import os
+import pwd
+import re
+import select
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import zlib
+
+PROTOCOL = 1
+SYNC = b"\x01ascend-deploy\x02"   # before the first frame: a login shell may have said something already
+MAX_FRAME = 8 << 20
+CHUNK = 1 << 18
+BEAT = 2.0                        # seconds between heartbeats while at work
+KEEP_RELEASES, KEEP_OUTPUTS = 3, 5
+SPARE = 4 << 20                   # bytes of the disk that we leave alone
+IMPORTS = {"numpy": "no-numpy", "PIL": "no-pillow", "acl": "no-acl"}
+
+
+class LineGone(Exception):
+    """The controller is gone, or says nothing sensible any more."""
+
+
+class Refused(Exception):
+    """The board cannot do what was asked; `cause` is one of toolkit/errors.py's short words."""
+
+    def __init__(self, cause, message, hint="", **more):
+        Exception.__init__(self, message)
+        self.answer = dict(more, cause=cause, message=message, hint=hint)
+
+
+# ---------------------------------------------------------------- the disk: every change goes through disk()
+
+def open_file(path, flags, mode=0o644):
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+
+
+def flush_name(path):
+    """fsync a file or folder by name."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def flush_all(folder):
+    """Flush the file system that holds `folder`: one wait instead of one for each of 300 small files."""
+    try:
+        import ctypes
+        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if ctypes.CDLL(None, use_errno=True).syncfs(handle) == 0:
+                return
+            if ctypes.get_errno() in (5, 28, 30, 122):   # EIO ENOSPC EROFS EDQUOT: the disk really said no
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)
+        finally:
+            os.close(handle)
+    except (ImportError, AttributeError):
+        pass
+    os.sync()
+
+
+OPERATIONS = {
+    "open": open_file, "write": os.write, "truncate": os.ftruncate, "chmod": os.fchmod, "mkdir": os.mkdir,
+    "rename": os.rename, "link": os.link, "symlink": os.symlink, "unlink": os.unlink, "rmdir": os.rmdir,
+    "flush": flush_name, "flush_all": flush_all,
+}
+
+
+def disk(operation, *arguments):
+    """Change the disk. The only place that does, so that tests can stop it at each step."""
+    return OPERATIONS[operation](*arguments)
+
+
+def fs(text):
+    """A path as bytes: UTF-8 whatever the locale (in the C locale Python 3.6 would say ASCII)."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def text(path):
+    return path.decode("utf-8", "surrogateescape")
+
+
+def write_all(handle, data):
+    view = memoryview(data)
+    while view:
+        view = view[disk("write", handle, view):]
+
+
+def drop(path):
+    """Remove a file or link that may not be there."""
+    if os.path.lexists(path):
+        disk("unlink", path)
+
+
+def drop_tree(folder):
+    if os.path.islink(folder) or not os.path.isdir(folder):
+        drop(folder)
+        return
+    for entry in sorted(os.listdir(folder)):
+        drop_tree(os.path.join(folder, entry))
+    disk("rmdir", folder)
+
+
+def new_file(path, data, mode=0o644):
+    drop(path)
+    handle = disk("open", path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        disk("chmod", handle, mode)
+        write_all(handle, data)
+    finally:
+        os.close(handle)
+
+
+def replace_file(path, data, mode=0o644):
+    """Put `data` at `path` so that a crash leaves the old content or the new, whole."""
+    new_file(path + b".tmp", data, mode)
+    disk("flush", path + b".tmp")
+    disk("rename", path + b".tmp", path)
+    disk("flush", os.path.dirname(path))
+
+
+def make_folder(path):
+    if not os.path.isdir(path):
+        make_folder(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):
+            disk("mkdir", path)
+        disk("flush", os.path.dirname(path))
+
+
+def read_json(path):
+    """The dict in a file; {} where there is none or it is damaged."""
+    try:
+        with open(path, "rb") as stream:
+            value = json.loads(stream.read().decode("utf-8"))
+        return value if isinstance(value, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def to_json(value):
+    return json.dumps(value, sort_keys=True).encode("ascii")
+
+
+def hash_file(path, digest=None, size=None):
+    """Feed a file (its first `size` bytes) to a digest."""
+    digest = digest or hashlib.sha256()
+    left = os.path.getsize(path) if size is None else size
+    with open(path, "rb") as stream:
+        while left > 0:
+            block = stream.read(min(left, 1 << 20))
+            if not block:
+                break
+            digest.update(block)
+            left -= len(block)
+    return digest
+
+
+def safe_path(name):
+    """Refuse a path that would leave its folder."""
+    if not name or any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name:
+        raise Refused("agent-failed", "%r is not a path inside the app's folder" % name)
+    return fs(name)
+
+
+def digest_name(name):
+    if not re.match(r"[0-9a-f]{64}\Z", str(name)):
+        raise Refused("agent-failed", "%r is not the name of a release" % name)
+    return name
+
+
+# ---------------------------------------------------------------- the line
+
+class Channel:
+    """Frames over stdin and stdout."""
+
+    def __init__(self, reading, writing):
+        self.reading, self.writing = reading, writing
+        self.lock = threading.Lock()
+        self.silence = 60.0       # seconds without a byte in the middle of a frame or a transfer
+        self.wrote = 0.0
+
+    def send(self, kind, payload=b""):
+        view = memoryview(kind + struct.pack(">I", len(payload)) + payload)
+        with self.lock:
+            try:
+                while view:
+                    view = view[os.write(self.writing, view):]
+            except OSError as problem:
+                raise LineGone(str(problem))
+            self.wrote = time.monotonic()
+
+    def take(self, size, wait):
+        parts = []
+        while size:
+            if not select.select([self.reading], [], [], wait)[0]:
+                raise LineGone("nothing came for %d s" % wait)
+            part = os.read(self.reading, min(size, CHUNK))
+            if not part:
+                raise LineGone("closed")
+            parts.append(part)
+            size -= len(part)
+            wait = self.silence
+        return b"".join(parts)
+
+    def frame(self, wait=None):
+        kind, size = struct.unpack(">cI", self.take(5, self.silence if wait is None else wait))
+        if kind not in b"QBE" or size > MAX_FRAME:
+            raise LineGone("not a frame")
+        return kind, self.take(size, self.silence)
+
+    def beat(self):
+        if time.monotonic() - self.wrote >= BEAT:
+            self.send(b".")
+
+    @contextlib.contextmanager
+    def beating(self):
+        """Heartbeats from a second thread: a flush to a slow card can last longer than anybody's patience."""
+        stop = threading.Event()
+
+        def beat():
+            with contextlib.suppress(LineGone):
+                while not stop.wait(BEAT):
+                    self.beat()
+
+        thread = threading.Thread(target=beat)
+        thread.daemon = True
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+# ---------------------------------------------------------------- running commands
+
+class Group:
+    """What a guard sees to: one command in a session of its own, ended at its deadline or when the agent dies."""
+
+    def __init__(self, argv, folder, environment, limit):
+        self.life, theirs = os.pipe()[::-1]         # we hold the writing end: when we die, it closes
+        self.out, out = os.pipe()
+        self.err, err = os.pipe()
+        self.status, status = os.pipe()
+        self.guard = os.fork()
+        if not self.guard:
+            try:
+                for handle in (self.life, self.out, self.err, self.status):
+                    os.close(handle)
+                guard(argv, folder, environment, limit, out, err, theirs, status)
+            finally:
+                os._exit(0)
+        for handle in (theirs, out, err, status):
+            os.close(handle)
+
+    def close(self):
+        """End the command if it still runs, and wait for the guard to have seen to it."""
+        for handle in (self.life, self.out, self.err, self.status):
+            os.close(handle)
+        os.waitpid(self.guard, 0)
+
+
+def guard(argv, folder, environment, limit, out, err, life, status):
+    os.setsid()
+    wake, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(waker)
+    ended, started = "", time.monotonic()
+    try:
+        child = subprocess.Popen(argv, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out,
+                                 stderr=err, start_new_session=True)
+    except OSError as problem:
+        os.write(status, to_json({"ended": "not-started", "message": str(problem)}))
+        return
+    for handle in (0, 1, 2, out, err):
+        os.close(handle)
+    pid = 0
+    while not pid and not ended:
+        left = started + limit - time.monotonic()
+        ready = select.select([life, wake], [], [], max(0, left))[0]
+        ended = "abandoned" if life in ready else "" if ready else "deadline"
+        pid, code, usage = os.wait4(child.pid, os.WNOHANG)
+    if not pid:
+        kill_group(child.pid, signal.SIGTERM)
+        patience = time.monotonic() + 2
+        while not pid and time.monotonic() < patience:
+            time.sleep(0.02)
+            pid, code, usage = os.wait4(child.pid, os.WNOHANG)
+    kill_group(child.pid, signal.SIGKILL)      # also whatever it left running
+    if not pid:
+        pid, code, usage = os.wait4(child.pid, 0)
+    code = os.WEXITSTATUS(code) if os.WIFEXITED(code) else -os.WTERMSIG(code)
+    with contextlib.suppress(OSError):
+        os.write(status, to_json({"ended": ended or "exit", "status": code, "peak_rss": usage.ru_maxrss * 1024,
+                                  "seconds": time.monotonic() - started}))
+
+
+def kill_group(pid, number):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+class Lines:
+    """One output stream of a command: its lines as they come, and its end for the report."""
+
+    LINE, TAIL, SHOWN = 8192, 65536, 8 << 20
+
+    def __init__(self, emit):
+        self.emit, self.rest, self.tail, self.shown = emit, b"", b"", 0
+
+    def feed(self, data):
+        self.tail = (self.tail + data)[-self.TAIL:]
+        if not self.emit or self.shown > self.SHOWN:
+            return
+        self.shown += len(data)
+        lines = (self.rest + data).split(b"\n")
+        self.rest = lines.pop()
+        if len(self.rest) > self.LINE:
+            lines, self.rest = lines + [self.rest], b""
+        if self.shown > self.SHOWN:
+            lines, self.rest = lines + [b"[the rest of the output is not shown]"], b""
+        if lines:
+            self.emit([line[:self.LINE].decode("utf-8", "replace") for line in lines])
+
+    def end(self):
+        if self.rest and self.emit:
+            self.emit([self.rest.decode("utf-8", "replace")])
+
+
+# ---------------------------------------------------------------- ~/.bashrc
+
+class Bashrc:
+    """Our marked block in ~/.bashrc, one for each app. People's own lines are theirs."""
+
+    def __init__(self, app):
+        self.path = os.path.realpath(os.path.join(os.path.expanduser(b"~"), b".bashrc"))
+        self.begin, self.end = (fs("# %s ascend-deploy: %s %s" % (mark, app, mark)) for mark in (">>>", "<<<"))
+
+    def lines(self):
+        try:
+            with open(self.path, "rb") as stream:
+                return stream.read().splitlines(True)
+        except FileNotFoundError:
+            return []
+
+    def find(self, lines):
+        """First and last+1 line of the block, or None. A beginning without an end is not a block."""
+        first = None
+        for number, line in enumerate(lines):
+            if line.strip() == self.begin:
+                first = number
+            elif line.strip() == self.end and first is not None:
+                return first, number + 1
+        return None
+
+    def read(self):
+        """The block's text; None where there is no block."""
+        lines = self.lines()
+        found = self.find(lines)
+        return found and text(b"".join(lines[found[0] + 1:found[1] - 1]))
+
+    def write(self, wanted):
+        """Make the block say `wanted` (None: no block). True if the file had to be changed."""
+        if wanted is not None:
+            wanted = wanted.rstrip("\n") + "\n" if wanted.strip() else None
+        if self.read() == wanted:
+            return False
+        lines = self.lines()
+        block = [] if wanted is None else [self.begin + b"\n", fs(wanted), self.end + b"\n"]
+        found = self.find(lines)
+        if found:
+            lines[found[0]:found[1]] = block
+        else:
+            if lines and not lines[-1].endswith(b"\n"):
+                lines[-1] += b"\n"
+            lines += block
+        mode = stat.S_IMODE(os.stat(self.path).st_mode) if os.path.exists(self.path) else 0o644
+        replace_file(self.path, b"".join(lines), mode)
+        return True
+
+
+# ---------------------------------------------------------------- one app on the board
+
+class App:
+    """The folder <root>/<app>: releases, what is current, and the lock."""
+
+    def __init__(self, root, app):
+        self.root = os.path.abspath(os.path.expanduser(fs(root)))
+        self.name = text(safe_path(app))
+        self.folder = os.path.join(self.root, fs(app))
+        self.bashrc = Bashrc(app)
+        self.lock_handle = None
+
+    def path(self, *parts):
+        return os.path.join(self.folder, *(part if isinstance(part, bytes) else fs(part) for part in parts))
+
+    def prepare(self):
+        for part in ("blobs", "releases"):
+            make_folder(self.path(part))
+
+    # -- the lock: flock, so that it cannot outlive its holder; the record in it is for people
+
+    def lock(self, holder, break_lock=False):
+        if self.lock_handle is not None:
+            return
+        self.prepare()
+        handle = disk("open", self.path("lock"), os.O_RDWR | os.O_CREAT)
+        if not self.flock(handle, 0.5):
+            if break_lock:
+                for pid in self.lock_holders(handle):
+                    os.kill(pid, signal.SIGKILL)     # safe at any point: see the top of this file
+            if not break_lock or not self.flock(handle, 5):
+                os.close(handle)
+                record = self.locked() or {}
+                raise Refused("locked", "%s is locked by %s since %d s" % (
+                    text(self.folder), record.get("holder") or "somebody", record.get("age", 0)),
+                    "wait for it to end, or break the lock: lock.break=true", holder=record.get("holder", ""))
+        disk("truncate", handle, 0)
+        write_all(handle, to_json({"holder": holder, "pid": os.getpid(), "since": time.time(),
+                                   "monotonic": time.monotonic()}))
+        self.lock_handle = handle
+
+    def unlock(self):
+        if self.lock_handle is not None:
+            os.close(self.lock_handle)
+            self.lock_handle = None
+
+    @staticmethod
+    def flock(handle, patience):
+        """Take an exclusive flock. Somebody who only looks holds a shared one for a moment: be patient."""
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    return False
+                time.sleep(0.02)
+
+    @staticmethod
+    def lock_holders(handle):
+        """Process ids that hold a flock on a file, as the kernel knows them."""
+        inode = ":%d" % os.fstat(handle).st_ino
+        with open("/proc/locks") as stream:
+            rows = [line.split() for line in stream]
+        return [int(row[4]) for row in rows
+                if row[1] == "FLOCK" and row[5].endswith(inode) and int(row[4]) not in (0, os.getpid())]
+
+    def locked(self):
+        """Who holds the lock: {holder, since, age}, or None. Changes nothing."""
+        try:
+            handle = os.open(self.path("lock"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+        except BlockingIOError:
+            record = read_json(self.path("lock"))
+            return {"holder": str(record.get("holder", "")), "since": float(record.get("since", 0)),
+                    "age": max(0.0, time.monotonic() - float(record.get("monotonic", time.monotonic())))}
+        finally:
+            os.close(handle)
+
+    @contextlib.contextmanager
+    def state(self):
+        """Alone with `pending` and `current`: held for moments, by sessions and watchers alike."""
+        handle = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if not self.flock(handle, 20):
+                raise Refused("locked", "%s: another switch is under way" % text(self.folder), "try again")
+            yield
+        finally:
+            os.close(handle)
+
+    # -- which release
+
+    def pointer(self, name):
+        """The id that `current` or `previous` points to, or ""."""
+        try:
+            folder, last = os.path.split(text(os.readlink(self.path(name))))
+        except OSError:
+            return ""
+        return last if folder == "releases" and re.match(r"[0-9a-f]{64}\Z", last) else ""
+
+    def point(self, name, release):
+        path = self.path(name)
+        if self.pointer(name) == release and (release or not os.path.lexists(path)):
+            return
+        if release:
+            drop(path + b".tmp")
+            disk("symlink", fs("releases/" + release), path + b".tmp")
+            disk("rename", path + b".tmp", path)
+        else:
+            drop(path)
+        disk("flush", self.folder)
+
+    def foreign(self):
+        """Why `current` is not ours; "" where it is, or where there is none."""
+        path = self.path("current")
+        if not os.path.lexists(path):
+            return ""
+        release = self.pointer("current")
+        if not release:
+            return "%s was not made by this program" % text(path)
+        if not self.complete(release):
+            return "%s points to a release that is not there" % text(path)
+        return ""
+
+    def complete(self, release):
+        return os.path.isfile(self.path("releases", release, "manifest.json"))
+
+    def releases(self):
+        """Ids of the complete releases, oldest first."""
+        try:
+            names = os.listdir(self.path("releases"))
+        except OSError:
+            return []
+        names = [text(name) for name in names if re.match(br"[0-9a-f]{64}\Z", name)]
+        return sorted((name for name in names if self.complete(name)),
+                      key=lambda name: (self.note(name).get("sequence", 0), name))
+
+    def note(self, release):
+        return read_json(self.path("releases", release, ".deploy"))
+
+    def last_run(self):
+        current = self.pointer("current")
+        return read_json(self.path("releases", current, ".last_run")) or None if current else None
+
+    def journal(self, what, **more):
+        """One line for people. Not flushed: nothing depends on it."""
+        path = self.path("journal")
+        if os.path.exists(path) and os.path.getsize(path) > 1 << 18:
+            disk("rename", path, path + b".old")
+        handle = disk("open", path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        try:
+            write_all(handle, to_json(dict(more, what=what, time=time.time())) + b"\n")
+        finally:
+            os.close(handle)
+
+    # -- the switch and its undoing
+
+    def pending(self):
+        return read_json(self.path("pending"))
+
+    def save_pending(self, pending):
+        replace_file(self.path("pending"), to_json(pending))
+
+    def begin(self, release, within, environment):
+        """Move `current`. `within` seconds to confirm; 0 = nothing to wait for."""
+        pending = {
+            "release": release, "former": self.pointer("current"), "settled": within <= 0, "within": within,
+            "boot": boot_id(), "monotonic": time.monotonic(), "wall": time.time(), "token": os.urandom(8).hex(),
+            "environment": environment, "former_environment": self.bashrc.read(),
+        }
+        self.save_pending(pending)
+        self.point("current", release)
+        if pending["settled"]:
+            self.finish(pending)
+        else:
+            if environment is not None:
+                self.bashrc.write(environment)
+            self.journal("switch", release=release, former=pending["former"], within=within)
+            self.watch(pending)
+        return pending["former"]
+
+    def finish(self, pending):
+        """Carry a settled switch to its end; every step may have been done before."""
+        release = pending["release"]
+        self.point("current", release)
+        if pending["environment"] is not None:
+            self.bashrc.write(pending["environment"])
+        if pending["former"] and pending["former"] != release:
+            self.point("previous", pending["former"])
+        if pending.get("record") is not None:
+            replace_file(self.path("releases", release, ".last_run"), to_json(pending["record"]))
+        self.journal("settled", release=release, former=pending["former"])
+        drop(self.path("pending"))
+        disk("flush", self.folder)
+
+    def undo(self, pending, why):
+        """Put back what an unconfirmed switch changed."""
+        self.point("current", pending["former"])
+        if pending["environment"] is not None:
+            self.bashrc.write(pending["former_environment"])
+        self.journal("reverted", release=pending["release"], former=pending["former"], why=why)
+        drop(self.path("pending"))
+        disk("flush", self.folder)
+
+    def resolve(self):
+        """Deal with a switch that somebody left open. Holds state()."""
+        pending = self.pending()
+        if not pending:
+            if os.path.lexists(self.path("pending")):
+                drop(self.path("pending"))           # not one of ours: ours are written whole
+            return
+        if pending["settled"]:
+            self.finish(pending)
+        elif self.pointer("current") != pending["release"]:
+            self.undo(pending, "the switch was cut short")
+        elif elapsed(pending) >= pending["within"]:
+            self.undo(pending, "not confirmed within %g s" % pending["within"])
+        else:
+            self.watch(pending)
+
+    def watch(self, pending):
+        """Start the watcher, unless one is there: it holds a flock on the very file it watches."""
+        handle = os.open(self.path("pending"), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if self.flock(handle, 0) and not os.fork():
+                try:
+                    self.become_watcher(pending)
+                finally:
+                    os._exit(0)
+        finally:
+            os.close(handle)
+
+    def become_watcher(self, pending):
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        # Let go of the line and of the lock: sshd waits until nobody holds its pipes.
+        keep = {number for number in range(3, 1024) if same_file(number, self.path("pending"))}
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(null, number)
+        for number in range(3, 1024):
+            if number not in keep:
+                with contextlib.suppress(OSError):
+                    os.close(number)
+        for _ in range(100000):
+            now = self.pending()
+            if now.get("token") != pending["token"] or now["settled"]:
+                return
+            left = now["within"] - elapsed(now)
+            if left > 0:
+                time.sleep(min(left, 1.0))
+                continue
+            try:
+                with self.state():
+                    if self.pending().get("token") == pending["token"]:
+                        self.resolve()
+            except (OSError, Refused):
+                time.sleep(1)      # no space, say: the next try, or the next agent, will do it
+
+    def prune(self):
+        """Keep what is in use and the newest releases; collect the rest, and the blobs that nobody links."""
+        pending = self.pending()
+        used = {self.pointer("current"), self.pointer("previous"), pending.get("release"), pending.get("former")}
+        releases = self.releases()
+        keep = used | {name for name in releases if in_use(self.path("releases", name))}
+        for name in reversed(releases):
+            if len([one for one in releases if one in keep]) < KEEP_RELEASES:
+                keep.add(name)
+        gone = [name for name in releases if name not in keep]
+        for name in gone:
+            disk("rename", self.path("releases", name), self.path("releases", name + ".tmp"))
+        self.sweep()
+        blobs = [self.path("blobs", name) for name in sorted(os.listdir(self.path("blobs")))]
+        for blob in blobs:
+            if os.lstat(blob).st_nlink == 1:
+                disk("unlink", blob)
+        outputs = self.path("outputs")
+        if os.path.isdir(outputs):
+            runs = [os.path.join(outputs, name) for name in os.listdir(outputs)]
+            runs = sorted((run for run in runs if os.path.isdir(run) and not os.path.islink(run)),
+                          key=lambda run: (os.stat(run).st_mtime, run))
+            for run in runs[:-KEEP_OUTPUTS]:
+                drop_tree(run)
+        return gone
+
+    def sweep(self):
+        """Remove half-made and half-removed releases."""
+        for name in sorted(os.listdir(self.path("releases"))):
+            if name.endswith(b".tmp"):
+                drop_tree(self.path("releases", name))
+
+
+def same_file(handle, path):
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except OSError:
+        return False
+
+
+def in_use(folder):
+    """Whether a process that we may look at works in this release, or was started from it."""
+    for pid in os.listdir("/proc"):
+        if pid.isdigit() and int(pid) != os.getpid():
+            with contextlib.suppress(OSError):
+                here = os.path.join(os.readlink(fs("/proc/%s/cwd" % pid)), b"")
+                with open("/proc/%s/cmdline" % pid, "rb") as stream:
+                    if here.startswith(folder + b"/") or folder + b"/" in stream.read():
+                        return True
+    return False
+
+
+def boot_id():
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
+def elapsed(pending):
+    """Seconds since a switch, at the least: a board without a battery starts in 1970 again."""
+    now = time.monotonic()
+    if pending["boot"] == boot_id():
+        return now - pending["monotonic"]
+    return max(now, time.time() - pending["wall"])
+
+
+# ---------------------------------------------------------------- receiving a release
+
+class Transfer:
+    """Takes the blobs of an `install` off the line; each ends up verified, as its name or as a .part."""
+
+    def __init__(self, channel, app):
+        self.channel, self.app = channel, app
+        self.arrived = {}            # sha256 -> .part file, complete and verified
+
+    def part(self, sha):
+        return self.app.path("blobs", digest_name(sha) + ".part")
+
+    def receive(self, sha, size, offset, packing):
+        part = self.part(sha)
+        have = os.path.getsize(part) if os.path.exists(part) else 0
+        handle = None
+        if have >= offset and not os.path.exists(self.app.path("blobs", sha)):
+            handle = disk("open", part, os.O_RDWR | os.O_CREAT)
+        try:
+            digest, count = hashlib.sha256(), offset
+            if handle is not None:
+                if have != offset:
+                    disk("truncate", handle, offset)
+                hash_file(part, digest, offset)
+                os.lseek(handle, offset, os.SEEK_SET)
+            unpack = zlib.decompressobj() if packing == "z" else None
+            while True:
+                kind, data = self.channel.frame()
+                if kind == b"E":
+                    break
+                if kind != b"B":
+                    raise LineGone("a request in the middle of a blob")
+                if unpack:
+                    data = unpack.decompress(data, size + 1)
+                count += len(data)
+                if handle is not None and count <= size:
+                    write_all(handle, data)
+                    digest.update(data)
+        finally:
+            if handle is not None:
+                os.close(handle)
+        if handle is not None:
+            if count == size and digest.hexdigest() == sha:
+                self.arrived[sha] = part
+            else:
+                disk("unlink", part)       # damaged here or on its way: asked for again
+
+    def lacking(self, files):
+        """sha256 -> bytes already here, for what is not. Content from earlier is read again: cards go bad."""
+        lack = {}
+        for sha, size in {file["sha256"]: file["size"] for file in files}.items():
+            if sha in self.arrived:
+                continue
+            found = False
+            for name in (sha, sha + ".x"):
+                blob = self.app.path("blobs", name)
+                if os.path.exists(blob):
+                    if os.path.getsize(blob) == size and hash_file(blob).hexdigest() == sha:
+                        found = True
+                    else:
+                        disk("unlink", blob)
+            if not found:
+                part = self.part(sha)
+                lack[sha] = min(size, os.path.getsize(part)) if os.path.exists(part) else 0
+        return lack
+
+
+class Staging:
+    """Builds releases/<id>/ from blobs, beside its name, and makes it durable before it gets it."""
+
+    def __init__(self, app, release, manifest, arrived):
+        self.app, self.release, self.manifest = app, release, manifest
+        self.rename = {path: app.path("blobs", sha) for sha, path in arrived.items()}
+        self.arrived = arrived
+
+    def source(self, file):
+        """The file to link: a blob, or one that has just arrived. Executables have a blob of their own, as the
+        mode belongs to the content's inode."""
+        sha = file["sha256"]
+        plain, executable = self.app.path("blobs", sha), self.app.path("blobs", sha + ".x")
+        plain = self.arrived.get(sha, plain)
+        wanted, other, mode = (executable, plain, 0o755) if file["mode"] & 0o100 else (plain, executable, 0o644)
+        part = executable + b".part" if mode == 0o755 else wanted
+        if part in self.rename:
+            return part
+        if not os.path.exists(wanted):
+            part = wanted + b".part"
+            with open(other, "rb") as stream:
+                drop(part)
+                handle = disk("open", part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+                try:
+                    disk("chmod", handle, mode)
+                    for block in iter(lambda: stream.read(1 << 20), b""):
+                        write_all(handle, block)
+                finally:
+                    os.close(handle)
+            self.rename[part] = wanted
+            return part
+        return wanted
+
+    def build(self, environment):
+        app, final = self.app, self.app.path("releases", self.release)
+        app.sweep()
+        fresh = not app.complete(self.release)
+        if fresh and os.path.lexists(final):
+            disk("rename", final, final + b".tmp")       # damaged beyond its manifest: made anew
+            app.sweep()
+        place = final + b".tmp" if fresh else final
+        folders = {place}
+        if fresh:
+            disk("mkdir", place)
+        for file in self.manifest["files"]:
+            path = os.path.join(place, safe_path(file["path"]))
+            self.folders(os.path.dirname(path), folders)
+            source = self.source(file)
+            if fresh:
+                disk("link", source, path)
+            elif not os.path.lexists(path) or not os.path.samestat(os.lstat(path), os.stat(source)):
+                drop(path + b".tmp")
+                disk("link", source, path + b".tmp")
+                disk("rename", path + b".tmp", path)
+        note = app.note(self.release)
+        wanted = {"environment": environment, "sequence": note.get("sequence") or 1 + max(
+            [app.note(name).get("sequence", 0) for name in app.releases()] or [0])}
+        small = [("manifest.json", fs(self.manifest["text"])), (".deploy", to_json(wanted))]
+        for name, data in small:
+            path = os.path.join(place, fs(name))
+            if fresh:
+                new_file(path, data)
+            elif not os.path.exists(path) or hash_file(path).digest() != hashlib.sha256(data).digest():
+                replace_file(path, data)
+        # One flush for everything; big files each by itself as well, since only fsync reports a lost write.
+        names = list(self.rename) + [os.path.join(place, fs(name)) for name, _ in small]
+        big = [name for name in names if os.path.getsize(name) >= 1 << 20]
+        names += sorted(folders)
+        for name in names if len(names) <= 8 else big:
+            disk("flush", name)
+        if len(names) > 8:
+            disk("flush_all", app.folder)
+        for part, blob in self.rename.items():
+            disk("rename", part, blob)
+        if self.rename:
+            disk("flush", app.path("blobs"))
+        if fresh:
+            disk("rename", place, final)
+            disk("flush", app.path("releases"))
+
+    def folders(self, folder, known):
+        if folder not in known:
+            self.folders(os.path.dirname(folder), known)
+            if not os.path.isdir(folder):
+                disk("mkdir", folder)
+            known.add(folder)
+
+
+# ---------------------------------------------------------------- the requests
+
+class Session:
+    """One connection: answers requests, one at a time."""
+
+    def __init__(self, channel):
+        self.channel, self.app, self.pythons = channel, None, {}
+        self.holder, self.idle = "", 600.0
+
+    def close(self):
+        if self.app:
+            self.app.unlock()
+
+    def handle(self, request):
+        """Answer one request. Whatever goes wrong has a cause."""
+        verb = getattr(self, "do_" + str(request.get("verb")).replace("-", "_"), None)
+        try:
+            if not verb:
+                raise Refused("agent-failed", "no such request: %r" % request.get("verb"))
+            if "root" in request:
+                if self.app is None or (request["root"], request["app"]) != self.asked:
+                    self.close()
+                    self.app = App(request["root"], request["app"])
+                    self.asked = request["root"], request["app"]
+            self.holder = request.get("holder") or self.holder
+            if "limits" in request:
+                self.channel.silence, self.idle = request["limits"]["silence"], request["limits"]["board"]
+                signal.alarm(int(request["limits"]["board"]) + 60)
+            return verb(request)
+        except Refused as refusal:
+            return {"error": refusal.answer}
+        except OSError as problem:
+            return {"error": self.explain(problem)}
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError) as problem:
+            place = traceback.extract_tb(sys.exc_info()[2])[-1]
+            return {"error": {"cause": "agent-failed", "message": "%s: %s (agent.py:%s in %s)" % (
+                type(problem).__name__, problem, place[1], place[2])}}
+
+    def explain(self, problem):
+        """A named cause for what the operating system said."""
+        name = problem.filename if problem.filename is not None else self.app and self.app.folder
+        where = text(name) if isinstance(name, bytes) else str(name or "")
+        if problem.errno in (28, 122):         # ENOSPC, EDQUOT
+            return {"cause": "disk-full", "message": "no space is left for %s" % where,
+                    "hint": "make room on the board"}
+        if problem.errno == 30:                # EROFS
+            return {"cause": "read-only", "message": "the file system of %s is read-only" % where,
+                    "hint": "a worn-out card is remounted read-only: look at dmesg, or set board.root"}
+        if problem.errno in (1, 13):           # EPERM, EACCES
+            near = fs(where)
+            while near and not os.path.lexists(near) and os.path.dirname(near) != near:
+                near = os.path.dirname(near)
+            return {"cause": "wrong-owner", "message": "%s may not write %s: %s belongs to %s" % (
+                user_name(os.getuid()), where, text(near), user_name(os.lstat(near or b"/").st_uid)),
+                "hint": "chown it, set board.user or set board.root"}
+        return {"cause": "agent-failed", "message": "%s: %s" % (where or "the board", problem.strerror or problem)}
+
+    def locked_app(self):
+        self.app.lock(self.holder)
+        return self.app
+
+    # -- reading
+
+    def do_inspect(self, q):
+        app = self.app
+        answer = {"facts": facts(app.root), "warnings": []}
+        if os.path.lexists(app.path("pending")):
+            with app.state():
+                app.resolve()
+        pending = app.pending()
+        answer.update(
+            current=app.pointer("current"), previous=app.pointer("previous"), releases=app.releases(),
+            lock=app.locked() if app.lock_handle is None else None, foreign=app.foreign(), missing={},
+            last_run=app.last_run(), journal_tail=journal_tail(app.path("journal")), folder=text(app.folder),
+            pending={key: pending[key] for key in ("release", "former", "within")} if pending else None)
+        if time.time() < 1500000000:
+            answer["warnings"].append("the board's clock is wrong: " + time.strftime("%Y-%m-%d", time.gmtime()))
+        wish = q.get("wish")
+        if wish:
+            block = app.bashrc.read()
+            wanted = wish["environment"].rstrip("\n")
+            answer["environment"] = ("same" if (block or "").rstrip("\n") == wanted else
+                                     "absent" if block is None else "differs")
+            for sha, size in wish["blobs"]:
+                if not any(size_of(app.path("blobs", digest_name(sha) + end)) == size for end in ("", ".x")):
+                    answer["missing"][sha] = min(size, max(0, size_of(app.path("blobs", sha + ".part"))))
+        return answer
+
+    def do_verify(self, q):
+        app = self.app
+        release = app.pointer("current")
+        damaged, missing = [], []
+        answer = {"release": release, "environment": "absent"}
+        if release:
+            with self.channel.beating():
+                manifest = app.path("releases", release, "manifest.json")
+                files = []
+                if not os.path.exists(manifest):
+                    missing.append("manifest.json")
+                elif hash_file(manifest).hexdigest() != release:
+                    damaged.append("manifest.json")
+                else:
+                    files = read_json(manifest)["files"]
+                for file in files:
+                    path = app.path("releases", release, safe_path(file["path"]))
+                    if not os.path.isfile(path) or os.path.islink(path):
+                        missing.append(file["path"])
+                    elif (os.path.getsize(path) != file["size"] or hash_file(path).hexdigest() != file["sha256"]
+                          or bool(os.stat(path).st_mode & 0o100) != bool(file["mode"] & 0o100)):
+                        damaged.append(file["path"])
+            block, wanted = app.bashrc.read(), app.note(release).get("environment")
+            answer["environment"] = ("same" if wanted is None or (block or "").rstrip() == wanted.rstrip() else
+                                     "absent" if block is None else "differs")
+        answer.update(damaged=damaged, missing=missing, foreign=app.foreign(),
+                      ok=bool(release) and not damaged and not missing and answer["environment"] in ("same",))
+        return answer
+
+    def do_fetch(self, q):
+        top = self.app.path(safe_path(q["folder"]))
+        if os.path.islink(top) or not os.path.isdir(top):
+            raise Refused("missing", "there is no folder %s" % text(top))
+        names, todo = [], [b""]
+        while todo:
+            folder = todo.pop()
+            for name in os.listdir(os.path.join(top, folder)):
+                path = os.path.join(folder, name)
+                mode = os.lstat(os.path.join(top, path)).st_mode
+                if stat.S_ISDIR(mode):
+                    todo.append(path)
+                elif stat.S_ISREG(mode):
+                    names.append(path)
+            if len(names) > q["limit_files"]:
+                raise Refused("too-large", "%s holds more than %d files" % (text(top), q["limit_files"]))
+        total = sum(os.lstat(os.path.join(top, name)).st_size for name in names)
+        if total > q["limit_bytes"]:
+            raise Refused("too-large", "%s holds %d bytes, the limit is %d" % (text(top), total, q["limit_bytes"]))
+        for name in sorted(names):
+            with open(os.open(os.path.join(top, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as stream:
+                size = os.fstat(stream.fileno()).st_size
+                self.channel.send(b"F", to_json({"name": text(name), "size": size}))
+                digest = hashlib.sha256()
+                while size > 0:
+                    block = stream.read(min(CHUNK, size))
+                    if not block:
+                        break
+                    digest.update(block)
+                    size -= len(block)
+                    self.channel.send(b"D", block)
+                self.channel.send(b"E", digest.digest())
+        return {"files": len(names)}
+
+    def do_read_log(self, q):
+        with open(os.open(self.app.path(safe_path(q["name"])), os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 65536))
+            return {"text": stream.read(65536).decode("utf-8", "replace")}
+
+    # -- writing
+
+    def do_lock(self, q):
+        self.app.lock(self.holder, q["break"])
+        return {}
+
+    def do_unlock(self, q):
+        self.app.unlock()
+        return {}
+
+    def do_install(self, q):
+        manifest = json.loads(q["manifest"])
+        release = hashlib.sha256(fs(q["manifest"])).hexdigest()
+        if release != q["release"]:
+            raise Refused("agent-failed", "the manifest was damaged on its way")
+        manifest["text"] = q["manifest"]
+        free_for(self.app.root, sum(size - offset for _, size, offset, _ in q["blobs"]), len(manifest["files"]))
+        app = self.locked_app()
+        transfer = Transfer(self.channel, app)
+        with self.channel.beating():
+            for sha, size, offset, packing in q["blobs"]:
+                transfer.receive(sha, size, offset, packing)
+            lack = transfer.lacking(manifest["files"])
+            if lack:
+                return {"missing": lack}
+            new = not app.complete(release)
+            Staging(app, release, manifest, transfer.arrived).build(q["environment"])
+            changed = False
+            if app.pointer("current") == release:
+                with app.state():
+                    changed = app.bashrc.write(q["environment"])
+            app.journal("install", release=release, blobs=len(transfer.arrived), holder=self.holder)
+        return {"missing": {}, "new": new, "blobs": len(transfer.arrived), "environment_changed": changed}
+
+    def do_set_environment(self, q):
+        if (self.app.bashrc.read() or "").rstrip("\n") == q["text"].rstrip("\n"):
+            return {"changed": False}
+        app = self.locked_app()
+        with app.state():
+            return {"changed": app.bashrc.write(q["text"])}
+
+    def do_switch(self, q):
+        app = self.locked_app()
+        release = digest_name(q["release"])
+        if not app.complete(release):
+            raise Refused("no-release", "release %s is not on the board" % release[:12], "install it first")
+        if app.foreign() and not app.pointer("current"):
+            raise Refused("foreign-release", app.foreign(), "move it away, or set board.root")
+        with app.state():
+            app.resolve()
+            if app.pending():
+                raise Refused("locked", "another switch waits to be confirmed", "confirm it, revert it, or wait")
+            if app.pointer("current") == release:
+                return {"former": release}
+            return {"former": app.begin(release, q["within"], app.note(release).get("environment"))}
+
+    def do_confirm(self, q):
+        app, pruned = self.app, []
+        if not os.path.isdir(app.folder):
+            raise Refused("no-release", "nothing is installed in %s" % text(app.folder))
+        with app.state():
+            app.resolve()
+            current, pending = app.pointer("current"), app.pending()
+            if not current or (q["release"] and current != q["release"]):
+                raise Refused("reverted", "the board runs %s, not %s: the switch was taken back" % (
+                    current[:12] or "no release", q["release"][:12] or "one"), "look at the board's journal")
+            if pending:
+                pending.update(settled=True, record=q["record"])
+                app.save_pending(pending)
+                app.finish(pending)
+            elif app.last_run() != q["record"]:
+                replace_file(app.path("releases", current, ".last_run"), to_json(q["record"]))
+        with contextlib.suppress(Refused):       # somebody else at work: the next confirm collects
+            with self.channel.beating():
+                pruned = self.locked_app().prune()
+        return {"pruned": pruned}
+
+    def do_revert(self, q):
+        app = self.locked_app()
+        with app.state():
+            app.resolve()
+            pending = app.pending()
+            to = q["to"]
+            if pending and to in ("", pending["former"]):
+                app.undo(pending, "asked for")
+                return {"current": app.pointer("current")}
+            to = to or app.pointer("previous")
+            if not to or not app.complete(digest_name(to)):
+                raise Refused("no-release", "there is no %s to go back to" % (
+                    "release " + to[:12] if to else "previous release"), "install the release that you want")
+            if pending:
+                app.undo(pending, "asked for")
+            if app.pointer("current") != to:
+                app.begin(to, 0, app.note(to).get("environment"))
+            return {"current": to}
+
+    def do_put(self, q):
+        folder = work_folder(self.app, q["folder"])
+        free_for(self.app.root, sum(size for _, size, _ in q["files"]), len(q["files"]))
+        make_folder(folder)
+        with self.channel.beating():
+            for name, size, mode in q["files"]:
+                path = os.path.join(folder, safe_path(name))
+                make_folder(os.path.dirname(path))
+                drop(path)
+                handle = disk("open", path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755 if mode & 0o100 else 0o644)
+                digest = hashlib.sha256()
+                try:
+                    for kind, data in iter(self.channel.frame, None):
+                        if kind != b"B":
+                            break
+                        digest.update(data)
+                        write_all(handle, data)
+                finally:
+                    os.close(handle)
+                if kind != b"E" or data != digest.digest():
+                    raise Refused("agent-failed", "%s was damaged on its way" % name, "try again")
+        return {}
+
+    def do_remove(self, q):
+        drop_tree(work_folder(self.app, q["folder"]))
+        return {}
+
+    # -- running
+
+    def do_run(self, q):
+        app = self.app
+        release = q["release"] or app.pointer("current")
+        if release:
+            digest_name(release)
+        places = {"{app}": text(app.folder), "{release}": text(app.path("releases", release)) if release else ""}
+
+        def fill(word):
+            if "{release}" in word and not (release and app.complete(release)):
+                raise Refused("no-release", "release %s is not on the board" % (release[:12] or "(none)"))
+            return fs(re.sub(r"\{app\}|\{release\}", lambda found: places[found.group()], word))
+
+        folder = fill(q["cwd"]) if q["cwd"] else app.folder if os.path.isdir(app.folder) else b"/"
+        env_file = fill(q["env_file"]) if q["env_file"] else b""
+        argv, interpreter = [fill(word) for word in q["argv"]], ""
+        if q["argv"][0] == "{python}":
+            key = env_file, tuple(q["interpreters"]), tuple(q["need"])
+            if key not in self.pythons:
+                self.pythons[key] = self.find_python(*key)
+            interpreter = self.pythons[key]
+            argv[0] = fs(interpreter)
+        report = self.execute(argv, folder, env_file, q["limit"],
+                              lambda lines: self.channel.send(b"V", to_json({"lines": lines})))
+        return dict(report, interpreter=interpreter)
+
+    def execute(self, argv, folder, env_file, limit, emit=None):
+        """Run a command to its end, its deadline or the end of the line."""
+        if env_file:
+            if not os.path.isfile(env_file):
+                raise Refused("missing", "there is no environment file %s" % text(env_file))
+            bash = shutil.which("bash")
+            # What the file prints is not the command's output; what it does to "$@" is not our argv.
+            script = ('f=$1; shift; a=("$@"); . "$f" >&2; exec "${a[@]}"' if bash else
+                      'f=$1; shift; . "$f" >&2; exec "$@"')
+            argv = [bash or "sh", "-c", script, "ascend-deploy", env_file] + argv
+        if not os.path.isdir(folder):
+            raise Refused("missing", "there is no folder %s" % text(folder))
+        environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1")
+        group = Group(argv, folder, environment, limit)
+        try:
+            return self.follow(group, Lines(emit), Lines(None))
+        finally:
+            group.close()
+
+    def follow(self, group, out, err):
+        streams, status, line = {group.out: out, group.err: err}, b"", self.channel.reading
+        open_ends = [group.status, line, group.out, group.err]
+        while group.status in open_ends or (streams and len(open_ends) > 1):
+            ready = select.select(open_ends, [], [], BEAT)[0]
+            self.channel.beat()
+            for handle in ready:
+                if handle == line:
+                    raise LineGone("the controller left in the middle of a command")
+                data = os.read(handle, 65536)
+                if not data:
+                    open_ends.remove(handle)
+                elif handle == group.status:
+                    status += data
+                else:
+                    streams[handle].feed(data)
+            if group.status not in open_ends and not ready:
+                break                  # a process that left the group holds the pipe: not our output any more
+        out.end()
+        report = json.loads(status.decode("ascii")) if status else {"ended": "killed", "status": -9}
+        if report["ended"] == "not-started":
+            raise Refused("missing", "the command cannot be started: " + report["message"])
+        return dict(report, stdout_tail=out.tail.decode("utf-8", "replace"),
+                    stderr_tail=err.tail.decode("utf-8", "replace"))
+
+    def find_python(self, env_file, candidates, need):
+        """The first interpreter that can import what the program needs."""
+        code = ("import sys,json\nbad=[]\nfor n in sys.argv[1:]:\n  try: __import__(n)\n"
+                "  except Exception: bad.append([n,str(sys.exc_info()[1])])\n"
+                "sys.stdout.write('\\n@@'+json.dumps([list(sys.version_info[:2]),bad]))")
+        best = None
+        for name in candidates or ("python3",):
+            path = os.path.expanduser(name)
+            argv = [fs(path), b"-c", fs(code)] + [fs(module) for module in need]
+            try:
+                report = self.execute(argv, b"/", env_file, 60)
+                version, bad = json.loads(report["stdout_tail"].rpartition("@@")[2])
+            except ValueError:
+                continue               # does not run at all
+            except Refused:
+                if env_file and not os.path.isfile(env_file):
+                    raise
+                continue
+            if tuple(version) >= (3, 6) and not bad:
+                return path
+            rank = (version[0] >= 3, tuple(version) >= (3, 6), -len(bad))
+            if best is None or rank > best[0]:
+                best = rank, path, version, bad
+        if best is None:
+            raise Refused("no-python", "none of %s runs on the board" % ", ".join(candidates),
+                          "set board.interpreters")
+        _, path, version, bad = best
+        if version < [3, 6]:
+            raise Refused("python2-only" if version[0] < 3 else "python-too-old", "%s is Python %d.%d" % (
+                path, version[0], version[1]), "set board.interpreters to a Python 3.6 or newer")
+        module, why = bad[0]
+        raise Refused(IMPORTS.get(module.partition(".")[0], "agent-failed"), "%s cannot import %s: %s" % (
+            path, module, why), "install it for that interpreter, or set board.interpreters")
+
+
+def work_folder(app, name):
+    name = safe_path(name)
+    return app.path("work", name[5:] if name.startswith(b"work/") else name)
+
+
+def size_of(path):
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return -1
+
+
+def journal_tail(path):
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 8192))
+            return [line.decode("utf-8", "replace") for line in stream.read().splitlines()[-20:]]
+    except OSError:
+        return []
+
+
+def user_name(number):
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return "uid %d" % number
+
+
+def nearest(path):
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def free_for(root, size, files):
+    """Refuse before the first byte what would not fit."""
+    space = os.statvfs(nearest(root))
+    need = size + files * 256 + SPARE
+    if space.f_bavail * space.f_frsize < need:
+        raise Refused("disk-full", "%s has %d bytes free, %d are needed" % (
+            text(root), space.f_bavail * space.f_frsize, need), "make room on the board")
+    if space.f_files and space.f_favail < files * 2 + 64:
+        raise Refused("disk-full", "%s has only %d inodes free" % (text(root), space.f_favail),
+                      "remove files on the board")
+
+
+def facts(root):
+    """What the controller wants to know of a board. Reads only."""
+    system, space = os.uname(), os.statvfs(nearest(root))
+    groups = []
+    for number in os.getgroups():
+        try:
+            groups.append(grp.getgrgid(number).gr_name)
+        except KeyError:
+            groups.append(str(number))
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        memory = 0
+    return {
+        "python": sys.executable, "version": "%d.%d.%d" % sys.version_info[:3], "user": user_name(os.getuid()),
+        "home": os.path.expanduser("~"), "arch": system.machine, "system": system.sysname,
+        "kernel": system.release, "hostname": system.nodename, "clock": time.time(), "boot_id": boot_id(),
+        "disk_free": space.f_bavail * space.f_frsize, "disk_total": space.f_blocks * space.f_frsize,
+        "cores": os.cpu_count() or 1, "memory_total": memory, "groups": groups,
+    }
+
+
+def main():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)     # the end of the line is noticed by reading it, not in mid-switch
+    signal.alarm(120)                                # until a request says how long a session may last
+    os.umask(0o022)
+    # stdin and stdout are the line: nothing else may read or write them by mistake.
+    reading, writing = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    channel = Channel(reading, writing)
+    session = Session(channel)
+    try:
+        os.write(writing, SYNC)
+        channel.send(b"H", to_json({"protocol": PROTOCOL}))
+        while True:
+            kind, payload = channel.frame(session.idle)
+            if kind == b"Q":                         # blobs of a refused install are read and dropped
+                request = json.loads(payload.decode("utf-8"))
+                answer = session.handle(request)
+                channel.send(b"A", to_json(dict(answer, id=request.get("id"))))
+    except (LineGone, ValueError):
+        pass
+    finally:
+        session.close()
+
+
+if __name__ == "__main__":
+    main()
