@@ -197,8 +197,7 @@ class FabricLine:
             f"{who}: {hop.where} ended the connection during the login: {self._why(error, wire)}",
             cause="auth-failed",
             host=name,
-            hint="too many keys offered? name one with ssh.key_file; otherwise look at sshd's log on the
-            board",
+            hint="too many keys offered? name one with ssh.key_file; else see sshd's log on the board",
         )
 
     def _why(self, error: Exception | None, wire: Wire) -> str:
@@ -411,10 +410,9 @@ def kex_error(who: str, name: str, where: str, server: str, transport: LineTrans
     )
     offers = [offer for offer in offers if not offer.startswith(("ext-info-", "kex-strict-"))]
     return Unreachable(
-        f"{who}: no common {kind} with {where} ({server}): it offers only {plain(', '.join(offers), 160) or "
-        f"'?'}",
+        f"{who}: no common {kind} with {where} ({server}): it offers {plain(', '.join(offers), 160) or '?'}",
         cause="kex-failed",
         host=name,
-        hint="its sshd is too old (SHA-1 only): update it; or use ssh.client=openssh with the algorithm
-        allowed " "in your ssh config",
+        hint="its sshd is too old (SHA-1 only): update it; or use ssh.client=openssh with the algorithm "
+        "allowed in your ssh config",
     )

@@ -226,8 +226,8 @@ class Login:
             f"{tried}){allowed}",
             cause="auth-failed",
             host=self._address.name,
-            hint=f"ssh-copy-id {user}@{self._hop.host} puts your key there; or set board.user, ssh.key_file or
-            a " "password reference",
+            hint=f"ssh-copy-id {user}@{self._hop.host} puts your key there; or set board.user, ssh.key_file "
+            "or a password reference",
             detail=detail,
         )
 

@@ -12,7 +12,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from toolkit.errors import Unreachable
@@ -223,6 +222,6 @@ def greeting_error(wire: Wire, who: str, name: str, where: str, limit: float, la
         f"{who}: {where} {what}",
         cause="no-banner",
         host=name,
-        hint="sshd hangs, or turns new connections away (MaxStartups, fail2ban, hosts.deny): look at the
-        board's own " "console, or try again later",
+        hint="sshd hangs, or turns new connections away (MaxStartups, fail2ban, hosts.deny): look at the "
+        "board's own console, or try again later",
     )
