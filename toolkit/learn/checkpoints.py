@@ -3,7 +3,7 @@
 An epoch's checkpoint is two files: ``epoch-0003.ckpt`` with all parameters of the training step (network,
 momenta, step number) and ``epoch-0003.json`` with its SHA-256, what it was trained with, and the history so
 far. Both are written beside and renamed, the JSON last: a checkpoint without a JSON that matches was cut and
-is not used. """
+is not used."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def load(path: Path, cell: nn.Cell, what: str) -> int:
     """Load a checkpoint into ``cell``, called ``what`` in messages; return the number of parameters' values.
 
     All parameters of ``cell`` have to be there in the right shape; what the file has besides (an optimizer's
-    state) is left alone. InputError, one line that says what is missing or differs, otherwise. """
+    state) is left alone. InputError, one line that says what is missing or differs, otherwise."""
     values = read(path)
     wanted = {parameter.name: parameter for parameter in cell.get_parameters()}
     missing = [name for name in wanted if name not in values]

@@ -2,7 +2,7 @@
 
 The order of an epoch and its random crops and mirrors are drawn from (seed, epoch, record) with NumPy, not by
 MindSpore's random operations: those draw from a state of the process and of each worker, so that neither a
-resumed training nor another number of workers would see the same pictures. """
+resumed training nor another number of workers would see the same pictures."""
 
 from __future__ import annotations
 

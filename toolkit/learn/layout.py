@@ -3,7 +3,7 @@
 
 Described on https://www.cs.toronto.edu/~kriz/cifar.html ("Binary version"). A folder has ``data_batch_1.bin``
 and so on to train with, ``test_batch.bin`` held out, and ``batches.meta.txt`` with the names of the classes,
-one a line. """
+one a line."""
 
 from __future__ import annotations
 

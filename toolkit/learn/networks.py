@@ -5,7 +5,7 @@ computes what ModelZoo's does (``same`` padding, batch norm with epsilon 1e-4), 
 loaded here.
 
 All of it exports to ONNX: pooling with ``pad_mode="same"`` (explicit padding becomes MaxPool3DWithArgmax,
-which has no ONNX form), sums written ``y + x``, the global average as ReduceMean. """
+which has no ONNX form), sums written ``y + x``, the global average as ReduceMean."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What can be set about data, network, training and export.
 
 Plain dataclasses of plain types: the configuration's schema takes them in as they are, and the worker process
-gets them as JSON. Members of the enumerations are named exactly as users type them. """
+gets them as JSON. Members of the enumerations are named exactly as users type them."""
 
 import dataclasses
 import typing

@@ -2,7 +2,7 @@
 
 One compiled step (forward, backward, Momentum) in graph mode; after every epoch an evaluation, a line of
 history and a checkpoint. Order, crops and weights come from seeds (see ``feeding`` and ``networks``), so the
-same settings give the same losses to the last bit on the same number of threads, resumed or not. """
+same settings give the same losses to the last bit on the same number of threads, resumed or not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from toolkit.learn.settings import AmpLevel, Device, Final, ModelSettings, Train
 from toolkit.preprocess import Preprocess
 from toolkit.ui.events import Emit, Event
 
-HISTORY = ("epoch", "loss", "accuracy", "lr", "seconds")
+HISTORY = ("epoch", "loss", "accuracy", "lr")
 MODEL = "model.ckpt"
 STAGE = "train"
 
@@ -258,22 +258,19 @@ class Training:
         return right / len(labels)
 
     def _write_history(self) -> None:
-        beside = self.out / ".history.csv.writing"
-        with beside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
-            writer.writeheader()
-            for row in self.history:
-                writer.writerow({key: "" if row[key] is None else row[key] for key in HISTORY})
-        os.replace(beside, self.out / "history.csv")
+        # Times differ from run to run: with them, the result's digest would too, and all that follows be made
+        # anew.
+        _write_csv(self.out / "history.csv", HISTORY, self.history)
+        if self.settings.epochs:
+            _write_csv(self.state / "history.csv", (*HISTORY, "seconds"), self.history)
 
     def _report(self, resumed: int, steps: int, seconds: float) -> TrainReport:
         epoch, best = self._best()
         last = self.history[-1] if self.history else None
         took_best = self.settings.final is Final.best and epoch > 0
-        if epoch and (self.state / "best.ckpt").is_file():
-            shutil.copyfile(self.state / "best.ckpt", self.out / "best.ckpt")
-        else:
-            shutil.copyfile(self.out / "last.ckpt", self.out / "best.ckpt")
+        kept = self.state / "best.ckpt"
+        best_of = kept if epoch and kept.is_file() else self.out / "last.ckpt"
+        shutil.copyfile(best_of, self.out / "best.ckpt")
         result = self.out / MODEL
         shutil.copyfile(self.out / ("best.ckpt" if took_best else "last.ckpt"), result)
         return TrainReport(
@@ -342,6 +339,16 @@ class _Clock:
         self.emit(Event("progress", f"epoch {epoch}/{self.settings.epochs}", stage=STAGE, data=figures))
 
 
+def _write_csv(path: Path, columns: tuple[str, ...], rows: list[dict[str, float | None]]) -> None:
+    beside = path.with_name(f".{path.name}.writing")
+    with beside.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: "" if row[key] is None else row[key] for key in columns})
+    os.replace(beside, path)
+
+
 def _digest(images: Images, labels: Labels) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(labels).tobytes())
     digest.update(images.data)
@@ -360,10 +367,10 @@ def train(
 ) -> TrainReport:
     """Train ``model`` on the pictures of ``data_dir`` (CIFAR-10's layout) and write the result into ``out``.
 
-    Writes ``model.ckpt`` (the result), ``last.ckpt``, ``best.ckpt`` and ``history.csv``; checkpoints of
-    epochs go to a folder of the recipe in ``state`` (default ``out/checkpoints``), and a training that finds
-    some there goes on from the newest whole one. ``epochs=0`` writes the seeded initial weights and needs no
-    ``data_dir``.
+    Writes ``model.ckpt`` (the result), ``last.ckpt``, ``best.ckpt`` (weights alone) and ``history.csv``
+    (epoch, loss, accuracy, lr; with seconds too in ``state``); checkpoints of epochs go to a folder of the
+    recipe in ``state`` (default ``out/checkpoints``), and a training that finds some there goes on from the
+    newest whole one. ``epochs=0`` writes the seeded initial weights and needs no ``data_dir``.
 
     Setting ``stop`` ends it after the current step with KeyboardInterrupt; what is on disk stays valid.
     InputError for data that cannot be used, DeployError where the loss stops being a number.

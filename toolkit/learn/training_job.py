@@ -21,7 +21,17 @@ from typing import Any
 
 import toolkit
 from toolkit import errors
-from toolkit.learn.settings import Device, ExportSettings, ModelSettings, TrainSettings, to_json
+from toolkit.learn import recipe
+from toolkit.learn.catalogue import check_format
+from toolkit.learn.settings import (
+    DataSettings,
+    Device,
+    ExportSettings,
+    ModelSettings,
+    TrainSettings,
+    Where,
+    to_json,
+)
 from toolkit.preprocess import Preprocess
 from toolkit.ui.events import Emit, Event
 
@@ -29,6 +39,60 @@ LOG = "worker.log"
 GRACE = 20.0
 """Seconds a worker gets to finish its step after it was asked to stop. A ResNet50 step at 224 takes 13 on two
 cores."""
+
+
+threads = recipe.threads
+
+
+def train(
+    data_dir: Path | None,
+    model: ModelSettings,
+    preprocess: Preprocess,
+    settings: TrainSettings,
+    data: DataSettings,
+    *,
+    out: Path,
+    work: Path,
+    emit: Emit,
+) -> dict[str, Any]:
+    """Train in a worker and return its report with a ``summary``.
+
+    ``out`` gets ``model.ckpt``, ``last.ckpt``, ``best.ckpt`` and ``history.csv``, the same bytes for the same
+    settings. ``work`` keeps the checkpoints of epochs, from which an interrupted training goes on. """
+    if settings.where is not Where.local:
+        raise errors.ConfigError(
+            f"train.where={settings.where.value}: this function trains on this machine only",
+            hint="take train.where=local",
+        )
+    job = train_job(data_dir, model, preprocess, settings, out, work / "checkpoints")
+    report = run_worker("train", job, work, emit)
+    if report["accuracy"] is None:
+        said = "seeded initial weights, untrained" if not settings.epochs else f"loss {report['loss']:.4f}"
+    else:
+        said = f"{report['accuracy']:.2%} of the held-out {data.name} pictures right, {settings.epochs} epochs"
+    if report["resumed_from"]:
+        said += f", gone on after epoch {report['resumed_from']}"
+    return {**report, "summary": said}
+
+
+def export(
+    checkpoint: Path,
+    model: ModelSettings,
+    preprocess: Preprocess,
+    settings: ExportSettings,
+    train_settings: TrainSettings,
+    *,
+    out: Path,
+    work: Path,
+    emit: Emit,
+) -> dict[str, Any]:
+    """Export in a worker of its own and return what came out with a ``summary``; files as in
+    ``exporting.export``."""
+    check_format(settings.format, train_settings.device_target)
+    job = export_job(checkpoint, model, preprocess, settings, train_settings.device_target, out)
+    result = run_worker("export", job, work, emit)
+    said = f"{result['file']}, ONNX Runtime within {result['max_difference']:.1g} of MindSpore"
+    return {**result, "summary": said}
 
 
 def train_job(
@@ -75,7 +139,7 @@ def run_worker(kind: str, job: dict[str, Any], work: Path, emit: Emit) -> dict[s
     Its events go to ``emit`` while it runs. What it raises is raised here: the classes of ``toolkit.errors``
     as themselves, anything else, a crash too, as DeployError naming the log. On KeyboardInterrupt it is asked
     to stop, gets :data:`GRACE` seconds (a second Ctrl-C takes them away), and is killed with all its
-    children. """
+    children."""
     work.mkdir(parents=True, exist_ok=True)
     file = work / f"{kind}.json"
     file.write_text(json.dumps(job, indent=1, sort_keys=True), "utf-8")
