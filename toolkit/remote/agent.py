@@ -59,7 +59,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a board is and has. Sizes in bytes, times in seconds, of the board's clock where they are points."""
+    """What a board is and has. Sizes in bytes, times in seconds, points in time by the board's clock."""
 
     facts: Mapping[str, Any]
     """python, version, user, home, arch, system, kernel, hostname, clock (epoch), disk_free, disk_total,
@@ -73,7 +73,7 @@ class Inspection:
     missing: Mapping[str, int]
     """SHA-256 of what the wished release lacks → bytes of it that are there already."""
     environment: str
-    """The block in ~/.bashrc compared with the wish: ``same``, ``differs`` or ``absent``; "" without a wish."""
+    """The block in ~/.bashrc against the wish: ``same``, ``differs`` or ``absent``; "" without a wish."""
     last_run: Mapping[str, Any] | None
     """What :meth:`BoardAgent.confirm` stored for the current release."""
     lock: Mapping[str, Any] | None
@@ -120,6 +120,8 @@ class _Session:
     holder: str
     missing: dict[str, int] = field(default_factory=dict)
     wished: str = ""
+    folder: str = ""
+    disk_free: int | None = None
     switched: str = ""
 
 
@@ -146,6 +148,11 @@ class BoardAgent:
     def connect(cls, address: Address, limits: Limits, emit: Emit = ignore) -> BoardAgent:
         """Open a line to the board and start the agent on it; its source leaves with the first request."""
         return cls(open_line(address, limits, boot_command(address.interpreters)), address, limits, emit)
+
+    @property
+    def requests(self) -> int:
+        """Requests made so far in this session."""
+        return self._frames.requests
 
     def __enter__(self) -> BoardAgent:
         return self
@@ -181,10 +188,11 @@ class BoardAgent:
             missing = {str(sha): int(size) for sha, size in answer["missing"].items()}
             if not known.issuperset(missing) or any(size < 0 for size in missing.values()):
                 raise ValueError("missing blobs that nobody asked for")
-            self._session.missing = missing
+            self._session.missing, self._session.disk_free = missing, facts["disk_free"]
+            self._session.folder = plain(answer["folder"], 4096)
             found = Inspection(
                 facts=facts,
-                folder=plain(answer["folder"], 4096),
+                folder=self._session.folder,
                 current=_release_id(answer["current"]),
                 previous=_release_id(answer["previous"]),
                 releases=tuple(_release_id(name) for name in answer["releases"]),
@@ -218,7 +226,7 @@ class BoardAgent:
             }
 
     def read_log(self, name: str) -> str:
-        """The last 64 KiB of a text file below ``<root>/<app>``, such as ``journal``, without control codes."""
+        """The last 64 KiB of a text file below ``<root>/<app>``, such as ``journal``; no control codes."""
         answer = self._ask("read-log", name=name)
         with typed(self._frames):
             return _lines(answer["text"])
@@ -255,6 +263,7 @@ class BoardAgent:
         """
         sizes = {file.sha256: file.size for file in release.files}
         missing = self._session.missing if self._session.wished == release.id else {}
+        self._must_fit(sum(sizes[sha] - min(have, sizes[sha]) for sha, have in missing.items()))
         total = blobs = 0
         for number in range(1, _PASSES + 1):
             sent = self._send_release(release, environment, missing, sizes, open_blob)
@@ -283,6 +292,17 @@ class BoardAgent:
             hint="the board's card or memory is failing",
         )
 
+    def _must_fit(self, size: int) -> None:
+        """Refuse before the first byte; the board checks again, with what it has left by then."""
+        free = self._session.disk_free
+        if free is not None and size > free:
+            raise BoardRefused(
+                f"{self.address.name}: {self._session.folder} has {free} bytes free, {size} are needed",
+                cause="disk-full",
+                host=self.address.name,
+                hint="make room on the board",
+            )
+
     def _send_release(
         self,
         release: Release,
@@ -291,16 +311,18 @@ class BoardAgent:
         sizes: Mapping[str, int],
         open_blob: Callable[[str], BinaryIO],
     ) -> int:
-        """One pass: the request, then the blobs of ``missing`` (SHA-256 → bytes there). Returns payload bytes."""
+        """One pass: the request, then the blobs of ``missing`` (SHA-256 → bytes there). Returns bytes sent."""
         # Small ones first: if the line breaks in the model, the rest is there already.
         order = sorted((sizes[sha], sha, min(have, sizes[sha])) for sha, have in missing.items())
         packed: dict[str, bytes] = {}
+        room = 8 << 20
         for size, sha, have in order:
-            if 256 < size <= _SMALL and not have:
+            if 256 < size <= _SMALL and not have and room > 0:
                 with open_blob(sha) as stream:
                     data = zlib.compress(stream.read(), 1)
-                if len(data) < 0.8 * size and sum(map(len, packed.values())) < 8 << 20:
+                if len(data) < min(0.8 * size, room):
                     packed[sha] = data
+                    room -= len(data)
         before = self.line.sent
         self._request(
             "install",

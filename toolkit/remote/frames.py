@@ -59,6 +59,11 @@ class Frames:
         self._greeted = False
         self._number = 0
 
+    @property
+    def requests(self) -> int:
+        """Requests made so far."""
+        return self._number
+
     # -- out
 
     def request(self, verb: str, **arguments: Any) -> None:
