@@ -26,7 +26,6 @@ def _numbers(config: Config) -> Iterator[str]:
         ("infer.top_k", config.infer.top_k, 1),
         ("infer.warmup", config.infer.warmup, 0),
         ("infer.device", config.infer.device, 0),
-        ("verify.golden", config.verify.golden, 0),
         ("engine.workers", config.engine.workers, 1),
         ("rollout.concurrency", config.rollout.concurrency, 1),
         ("rollout.keep_releases", config.rollout.keep_releases, 1),

@@ -18,6 +18,7 @@ class AppSettings:
     """What is deployed."""
 
     name: str = ""  # folder on the board: <root>/<name>
+    labels: list[str] = field(default_factory=list)  # class names by id; empty: the data set's own
 
 
 @dataclass
@@ -145,7 +146,6 @@ class VerifySettings:
     """When a board's answers agree with the reference."""
 
     max_difference: float = 0.05  # of |logit - reference| / max(1, max |reference|)
-    golden: int = 4  # pictures
 
 
 @dataclass

@@ -13,10 +13,10 @@ from dataclasses import fields, is_dataclass
 from typing import Any, cast, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from toolkit.config.checks import check
-from toolkit.config.schema import Config
+from toolkit.config.schema import BoardSettings, Config
 from toolkit.errors import ConfigError
 
 # ``from`` is a keyword of Python, so the field behind the key ``model.from`` has another name.
@@ -63,7 +63,10 @@ def unknown_key(key: str) -> str:
 def load(composed: DictConfig | Mapping[str, Any]) -> Config:
     """Return ``composed`` as a :class:`Config`, or raise :class:`ConfigError` with every problem found."""
     if isinstance(composed, DictConfig):
-        missing = OmegaConf.missing_keys(composed)
+        try:
+            missing = OmegaConf.missing_keys(composed)
+        except OmegaConfBaseException as error:
+            raise ConfigError(_first_line(error)) from error
         if missing:
             raise ConfigError(
                 "settings without a value: " + ", ".join(sorted(missing)),
@@ -101,11 +104,13 @@ def _rename(tree: dict[str, Any]) -> None:
 def _merge_checked(tree: dict[str, Any], problems: list[str]) -> None:
     """Merge leaf by leaf into a fresh schema, so that all wrong keys and types are found, not just the first."""
     schema = cast(DictConfig, OmegaConf.structured(Config))
+    if tree.get("board") is not None:
+        schema.board = OmegaConf.structured(BoardSettings)
     for key, value in _leaves(tree):
         shown = {v: k for k, v in RENAMED.items()}.get(key, key)
         try:
             OmegaConf.update(schema, key, value, merge=True, force_add=False)
-        except ConfigKeyError:
+        except (ConfigKeyError, ConfigAttributeError, AssertionError):
             problems.append(unknown_key(shown))
         except OmegaConfBaseException as error:
             problems.append(f"{shown}: {_first_line(error)}")

@@ -1,0 +1,1 @@
+"""Plans, rollouts and outcomes: what happens to many boards."""

@@ -1,0 +1,1 @@
+"""Events and what shows them."""

@@ -1,0 +1,287 @@
+"""The command line: ``deploy [VERB] [HYDRA OVERRIDES]``.
+
+The verb and our own flags are taken off before Hydra sees the line; everything else is Hydra's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from stages._registry import stage_names, verb_names
+from toolkit import paths
+from toolkit.errors import ConfigError, DeployError, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from stages._invocation import Flags
+    from toolkit.ui.console import Renderer
+
+# Verbs that take a second word of their own.
+WORDS = {"sim": ("up", "run", "shell")}
+
+HELP = """\
+deploy [VERB] [OVERRIDES]     train, convert and roll out a network to Ascend boards
+
+  deploy +board=sim                      everything on simulated boards, on this machine
+  deploy +board=200dk                    an Atlas 200 DK at its default address
+  deploy +board=200dk board.host=…       … at another one
+  deploy inventory=factory hosts=@gate   the boards of a fleet that have the label gate
+
+verbs (none: apply)
+{verbs}
+
+stages (just that stage and what it needs)
+  {stages}
+
+overrides
+  key=value            any setting: train.epochs=3  atc.precision_mode=force_fp32  preprocess.mean=[0.5,0.5,0.5]
+  group=name           {groups}
+  deploy --cfg job +board=sim            prints every setting with its value
+
+flags
+  --yes                do not ask before deploying to a whole fleet
+  --json               JSON lines instead of text
+  --quiet              only the summary and errors
+  --debug              tracebacks and the tools' whole output
+  --detailed-exitcode  plan: exit with 3 when something would change
+  --until-done         apply: go on until the boards that are offline now have it too
+  -m, --config-dir, --hydra-help, …      Hydra's own
+
+exit codes
+  0 done   1 a defect   2 bad config or usage   3 plan found changes   4 some boards failed   5 all boards failed
+  6 a gate refused the release   7 what is there is not what was planned   130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; return the exit code."""
+    from toolkit.ui.console import renderer as make_renderer
+
+    shown = make_renderer(as_json="--json" in arguments, quiet="--quiet" in arguments, debug="--debug" in arguments)
+    debug = "--debug" in arguments
+    try:
+        return _run(arguments, shown)
+    except DeployError as error:
+        shown.close()
+        if debug:
+            traceback.print_exc()
+        shown.error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        shown.close()
+        shown.error(Interrupted("interrupted", hint="the same command goes on where this one stopped"))
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`deploy … | head`): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        shown.close()
+        if debug:
+            traceback.print_exc()
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        first = (str(error).strip().splitlines() or [""])[0]
+        shown.error(
+            DeployError(
+                f"a defect of ascend-deploy: {type(error).__name__}: {first} ({os.path.basename(last.filename)}:{last.lineno})",
+                hint="run it again with --debug and report what it prints",
+            )
+        )
+        return 1
+    finally:
+        shown.close()
+
+
+def _run(arguments: list[str], shown: Renderer) -> int:
+    if _completing(arguments):
+        return _hydra(arguments, None, [], [], None, shown)
+    arguments, rest = _split_rest(arguments)
+    flags, arguments = _take_flags(arguments)
+    verb, words, arguments = _take_verb(arguments)
+    if "--help" in arguments or "-h" in arguments:
+        shown.close()
+        _help(verb, shown)
+        return 0
+    arguments = [_with_plus(argument) for argument in arguments]
+    return _hydra(arguments, verb, words, rest, flags, shown)
+
+
+def _completing(arguments: Sequence[str]) -> bool:
+    return any(argument in ("-sc", "--shell-completion") for argument in arguments)
+
+
+def _split_rest(arguments: list[str]) -> tuple[list[str], list[str]]:
+    if "--" in arguments:
+        cut = arguments.index("--")
+        return arguments[:cut], arguments[cut + 1 :]
+    return arguments, []
+
+
+def _take_flags(arguments: list[str]) -> tuple[Flags, list[str]]:
+    from stages._invocation import Flags
+
+    names = {"--" + item.name.replace("_", "-"): item.name for item in fields(Flags)}
+    given = {names[argument]: True for argument in arguments if argument in names}
+    return Flags(**given), [argument for argument in arguments if argument not in names]
+
+
+def _take_verb(arguments: list[str]) -> tuple[str, list[str], list[str]]:
+    """The verb (default ``apply``), its further words, and what is left."""
+    bare = [argument for argument in arguments if re.fullmatch(r"[A-Za-z][\w-]*", argument)]
+    value_of = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c", "--info", "-i"}
+    bare = [word for word in bare if arguments.index(word) == 0 or arguments[arguments.index(word) - 1] not in value_of]
+    if not bare:
+        return "apply", [], arguments
+    verb, *words = bare
+    known = sorted({*verb_names(), *stage_names()})
+    if verb not in known:
+        near = difflib.get_close_matches(verb, known, n=1)
+        raise UsageError(
+            f"{verb}: there is no such verb" + (f"; did you mean {near[0]}?" if near else ""),
+            hint="deploy --help lists them; settings are written key=value",
+        )
+    allowed = WORDS.get(verb, ())
+    for word in words:
+        if word not in allowed:
+            raise UsageError(
+                f"{word}: one verb at a time" if word in known else f"{word}: what is it?",
+                hint=f"deploy {verb} takes {' | '.join(allowed)}" if allowed else "settings are written key=value",
+            )
+    left = list(arguments)
+    for word in bare:
+        left.remove(word)
+    return verb, words, left
+
+
+def _with_plus(argument: str) -> str:
+    # The group `board` has no default, and Hydra wants a + before what it adds.
+    return "+" + argument if argument.startswith("board=") else argument
+
+
+def _help(verb: str, shown: Renderer) -> None:
+    from stages import _registry
+
+    if verb != "apply":
+        module = _registry.modules()[verb] if verb not in verb_names() else _registry.verb(verb)
+        shown.data({"help": module.__doc__}, f"deploy {verb}: {module.HELP}\n\n{(module.__doc__ or '').strip()}\n")
+        return
+    lines = [f"  {name:<10} {_registry.verb(name).HELP}" for name in verb_names()]
+    groups = sorted(path.name for path in paths.CONF.iterdir() if path.is_dir())
+    text = HELP.format(verbs="\n".join(lines), stages=" ".join(stage_names()), groups="  ".join(groups))
+    shown.data({"help": text}, text)
+
+
+def _hydra(
+    arguments: list[str], verb: str | None, words: list[str], rest: list[str], flags: Flags | None, shown: Renderer
+) -> int:
+    """Let Hydra parse and compose, then run the verb. Hydra ignores what a task returns, so the code is kept here."""
+    # Without it Hydra prints errors and exits by itself, with code 1.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    import hydra
+    from hydra.errors import HydraException
+    from hydra.types import TaskFunction
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    from toolkit.config.store import register_resolvers
+
+    register_resolvers()
+    codes: list[int] = []
+    errors: list[BaseException] = []
+
+    def task(composed: DictConfig) -> None:
+        # Hydra writes a line of its own about every exception it sees.
+        try:
+            codes.append(_task(composed, verb or "apply", words, rest, flags, shown))
+        except BaseException as error:
+            errors.append(error)
+
+    wrapped: Any = hydra.main(version_base="1.3", config_path=str(paths.CONF), config_name="deploy")
+    before = sys.argv
+    sys.argv = ["deploy", *arguments]
+    try:
+        entry: TaskFunction = wrapped(task)
+        entry(None)  # type: ignore[arg-type]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _plain(error, shown) from error
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
+    if errors:
+        raise errors[0]
+    return max(codes, default=0)
+
+
+def _task(
+    composed: Any, verb: str, words: list[str], rest: list[str], flags: Flags | None, shown: Renderer
+) -> int:
+    from hydra import compose
+    from hydra.core.hydra_config import HydraConfig
+
+    from stages import _registry
+    from stages._invocation import Flags, Invocation
+    from toolkit.config.store import load
+
+    overrides = list(HydraConfig.get().overrides.task)
+    invocation = Invocation(
+        verb=verb,
+        composed=composed,
+        config=load(composed),
+        overrides=overrides,
+        flags=flags or Flags(),
+        renderer=shown,
+        compose=lambda extra: compose("deploy", [*overrides, *extra]),
+        words=words,
+        rest=rest,
+    )
+    name = verb if verb in verb_names() else "stage"
+    return int(_registry.verb(name).run(invocation)) if name != "stage" else _run_stage(invocation)
+
+
+def _run_stage(invocation: Any) -> int:
+    from stages._apply import run_stage
+
+    return run_stage(invocation)
+
+
+def _plain(error: Exception, shown: Renderer) -> ConfigError:
+    """Hydra's and OmegaConf's errors as one line with the nearest right name."""
+    from toolkit.config.store import unknown_key
+
+    text = str(error).strip()
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return ConfigError(unknown_key(match.group(1)))
+    if match := re.search(r"Could not (?:find|load) '([\w-]+)/([^']+)'", text):
+        group, name = match.groups()
+        options = sorted(path.stem for path in (paths.CONF / group).glob("*.yaml"))
+        near = difflib.get_close_matches(name, options, n=1)
+        return ConfigError(
+            f"{group}={name}: there is no such {group}" + (f"; did you mean {near[0]}?" if near else ""),
+            hint=f"there are: {', '.join(options)}" if options else f"{group} is not a group",
+        )
+    if match := re.search(r"Could not override '?([\w/@.]+)'?\.\s*No match in the defaults list", text):
+        return ConfigError(unknown_key(match.group(1)))
+    if type(error).__name__ == "OverrideParseException":
+        override = getattr(error, "override", "")
+        return ConfigError(
+            f"{override}: not an override", hint="write key=value; quote what has spaces or commas: 'key=\"a, b\"'"
+        )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return ConfigError(": ".join(lines[:2]) if lines else type(error).__name__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Which boards a call means, with which config each, and where they are; starts simulated stand-ins where asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from stages._invocation import Invocation
+from toolkit import inventory, paths
+from toolkit.cann.environment import toolkit_script
+from toolkit.cann.host import ConvertHost
+from toolkit.config.schema import BoardSettings, Config
+from toolkit.config.store import load
+from toolkit.errors import ConfigError, UsageError
+from toolkit.inventory import Board
+from toolkit.remote.address import Address, Limits
+from toolkit.sim import SimBoard, Simulation, SimulationError
+
+
+@dataclass(frozen=True)
+class Target:
+    """Boards that share one config: everything is built once for them."""
+
+    name: str
+    config: Config
+    boards: tuple[Board, ...]
+
+    @property
+    def profile(self) -> BoardSettings:
+        assert self.config.board is not None
+        return self.config.board
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A board with an address to reach it at."""
+
+    board: Board
+    address: Address
+
+
+def targets_of(invocation: Invocation) -> list[Target]:
+    """The boards that the call selects, grouped by their configs. Raises UsageError when it selects none."""
+    config = invocation.config
+    if config.inventory is None:
+        if config.board is None:
+            raise UsageError(
+                "no board is chosen",
+                hint="+board=sim for simulated boards, +board=200dk for a dev kit, inventory=NAME for a fleet",
+            )
+        if config.hosts:
+            raise UsageError("hosts: selects from an inventory", hint="give inventory=NAME too")
+        return [Target(config.board.profile, config, tuple(_boards_of(config.board)))]
+    profiles = sorted(path.stem for path in (paths.CONF / "board").glob("*.yaml"))
+    default = config.board.profile if config.board else ""
+    found = inventory.load(config.inventory, [paths.base() / "inventory", paths.INVENTORY], profiles, default)
+    chosen = inventory.select([item for item in found if item.kind == "board"], config.hosts or "")
+    if not chosen:
+        raise UsageError(f"inventory={config.inventory}: it has no boards")
+    groups: dict[str, list[Board]] = {}
+    for board in chosen:
+        key = json.dumps([board.profile, dict(board.overrides)], sort_keys=True, default=str)
+        groups.setdefault(key, []).append(board)
+    return [
+        Target(boards[0].profile, _config_for(invocation, boards[0]), tuple(boards)) for boards in groups.values()
+    ]
+
+
+def _config_for(invocation: Invocation, board: Board) -> Config:
+    """The call's config with the board's profile and its overrides; what was typed wins over the inventory."""
+    if invocation.config.board is not None and invocation.config.board.profile == board.profile:
+        composed = invocation.compose([])
+    else:
+        composed = invocation.compose([f"+board={board.profile}"])
+    typed = {item.split("=", 1)[0].lstrip("+") for item in invocation.overrides}
+    OmegaConf.set_struct(composed, False)
+    for key, value in board.overrides.items():
+        if key not in typed:
+            OmegaConf.update(composed, key, value, merge=True)
+    try:
+        return load(composed)
+    except ConfigError as error:
+        raise ConfigError(f"board {board.name}: {error}", hint=error.hint, problems=error.problems) from error
+
+
+def _boards_of(profile: BoardSettings) -> Iterator[Board]:
+    prefix = "sim" if profile.count > 1 else profile.profile
+    for number in range(1, profile.count + 1):
+        name = f"{prefix}-{number}" if profile.count > 1 else prefix
+        yield Board(
+            name=name,
+            profile=profile.profile,
+            host=profile.host or "",
+            port=profile.port,
+            user=profile.user,
+            key_file=profile.key_file or "",
+            password=profile.password or "",
+            host_key=profile.host_key or "",
+            jump=profile.jump or "",
+            labels={},
+            overrides={},
+        )
+
+
+def limits_of(config: Config) -> Limits:
+    return Limits(**vars(config.ssh.limits))
+
+
+@contextlib.contextmanager
+def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) -> Iterator[Places]:
+    """Give every board an address; simulated boards live as long as the ``with`` block."""
+    if not invocation.config.simulate:
+        many = sum(len(target.boards) for target in targets)
+        if invocation.config.inventory is None and many > 1:
+            raise UsageError("board.count: only simulated boards can be counted", hint="simulate=true, or inventory=")
+        yield Places(
+            {item.name: _address(item, target) for target in targets for item in target.boards},
+            {target.name: _real_host(target, invocation) for target in targets} if build_host else {},
+        )
+        return
+    boards: list[SimBoard] = []
+    hosts: dict[str, SimBoard] = {}
+    for target in targets:
+        boards += [_stand_in(item.name, target) for item in target.boards]
+        if build_host and target.name not in hosts:
+            hosts[target.name] = _stand_in(f"build-{target.profile.profile}", target, toolkit=True)
+    root = paths.home() / "sim"
+    try:
+        with Simulation([*boards, *_unique(hosts.values())], root) as simulation:
+            places = {address.name: address for address in simulation.addresses}
+            yield Places(
+                {name: _simulated_address(places[name], target) for target in targets for name in _names(target)},
+                {
+                    target.name: ConvertHost(
+                        _simulated_address(places[hosts[target.name].name], target),
+                        limits_of(target.config),
+                        target.profile.root,
+                        toolkit_script(target.profile.cann),
+                    )
+                    for target in targets
+                    if build_host
+                },
+            )
+    except SimulationError as error:
+        raise ConfigError(f"simulate: {error}") from error
+
+
+@dataclass(frozen=True)
+class Places:
+    """Addresses of the boards by name, and the machine with ATC for each target by name."""
+
+    boards: Mapping[str, Address]
+    convert: Mapping[str, ConvertHost]
+
+
+def _names(target: Target) -> list[str]:
+    return [item.name for item in target.boards]
+
+
+def _unique(boards: Any) -> list[SimBoard]:
+    return list({item.name: item for item in boards}.values())
+
+
+def _stand_in(name: str, target: Target, toolkit: bool = False) -> SimBoard:
+    profile = target.profile
+    return SimBoard(
+        name=name,
+        product=profile.product,
+        soc_version=profile.soc_version,
+        npu_name=profile.npu_name,
+        chips=profile.chips,
+        run_mode=profile.run_mode,
+        memory_mb=profile.memory_mb,
+        arch=profile.arch,
+        cann_version=profile.cann.version,
+        user=profile.user or "root",
+        toolkit=toolkit,
+        interpreters=tuple(profile.interpreters),
+        faults=dict(profile.faults) if not toolkit else {},
+    )
+
+
+def _simulated_address(place: Any, target: Target) -> Address:
+    return Address(
+        name=place.name,
+        host=place.host,
+        port=place.port,
+        user=place.user,
+        key_file=str(place.key_file),
+        host_key=place.host_key,
+        known_hosts=(),
+        ssh_config="",
+        client=target.config.ssh.client,
+        interpreters=tuple(target.profile.interpreters),
+    )
+
+
+def _address(board: Board, target: Target) -> Address:
+    profile, ssh = target.profile, target.config.ssh
+    host = board.host or profile.host
+    if not host:
+        raise UsageError(
+            f"{board.name}: the profile {profile.profile} has no default address", hint="give board.host=…"
+        )
+    return Address(
+        name=board.name,
+        host=host,
+        port=board.port or profile.port,
+        user=board.user or profile.user,
+        key_file=board.key_file or profile.key_file or "",
+        password=board.password or profile.password or "",
+        host_key=board.host_key or profile.host_key or "",
+        known_hosts=tuple(ssh.known_hosts),
+        ssh_config=ssh.config,
+        jump=board.jump or profile.jump or "",
+        client=ssh.client,
+        interpreters=tuple(profile.interpreters),
+    )
+
+
+def _real_host(target: Target, invocation: Invocation) -> ConvertHost:
+    """The machine with ATC as ``convert.host`` names it: this one, the board, or a host of the inventory."""
+    config, script = target.config, toolkit_script(target.profile.cann)
+    wanted = config.convert.host
+    if wanted in ("auto", "local"):
+        address = Address(name="this machine", host="local", client="local", interpreters=("python3",))
+        return ConvertHost(address, limits_of(config), str(paths.home() / "convert"), script)
+    if wanted == "board":
+        return ConvertHost(_address(target.boards[0], target), limits_of(config), target.profile.root, script)
+    if config.inventory is None:
+        raise UsageError(
+            f"convert.host={wanted}: hosts stand in an inventory", hint="give inventory=NAME, or convert.host=local"
+        )
+    profiles = sorted(path.stem for path in (paths.CONF / "board").glob("*.yaml"))
+    found = inventory.load(
+        config.inventory, [paths.base() / "inventory", paths.INVENTORY], profiles, target.profile.profile
+    )
+    host = inventory.select(found, wanted)[0]
+    return ConvertHost(_address(replace(host), target), limits_of(config), target.profile.root, script)
+
+
+def local_atc(script: str) -> bool:
+    """Is there an ``atc`` on this machine once ``script`` has been sourced?"""
+    import subprocess
+
+    answer = subprocess.run(
+        ["bash", "-c", f"{script}\ncommand -v atc >/dev/null"], capture_output=True, check=False, env=dict(os.environ)
+    )
+    return answer.returncode == 0 or shutil.which("atc") is not None

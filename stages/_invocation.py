@@ -1,0 +1,44 @@
+"""One call of ``deploy``: what was asked for, composed; and how to compose variants of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from toolkit.config.schema import Config
+from toolkit.ui.console import Renderer
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The front end's own flags."""
+
+    yes: bool = False
+    json: bool = False
+    quiet: bool = False
+    debug: bool = False
+    detailed_exitcode: bool = False
+    until_done: bool = False
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What a verb gets.
+
+    composed: Hydra's config as it is. config: the same, typed. compose: composes again with other overrides (for
+    the profiles of an inventory). rest: words behind the verb, and everything after ``--``.
+    """
+
+    verb: str
+    composed: DictConfig
+    config: Config
+    overrides: Sequence[str]
+    flags: Flags
+    renderer: Renderer
+    compose: Callable[[Sequence[str]], DictConfig]
+    words: Sequence[str] = field(default=())
+    rest: Sequence[str] = field(default=())

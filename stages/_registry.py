@@ -1,0 +1,57 @@
+"""Finds the stages and the verbs: a new one is a new file, nothing else is edited."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import ModuleType
+from typing import cast
+
+import stages
+import stages.commands
+from toolkit.fleet.job import Session
+from toolkit.pipeline import Stage
+
+# Board stages run in this order on each board; build stages follow from what they need.
+BOARD_ORDER = ("push", "env", "infer", "fetch", "verify")
+
+
+@cache
+def modules() -> Mapping[str, ModuleType]:
+    """Every stage's module by name."""
+    found = {}
+    for info in pkgutil.iter_modules(stages.__path__):
+        if not info.name.startswith("_") and not info.ispkg:
+            found[info.name] = importlib.import_module(f"stages.{info.name}")
+    return found
+
+
+def build_stages() -> Mapping[str, Stage]:
+    """The stages that run once per distinct target."""
+    return {name: cast(Stage, module) for name, module in modules().items() if hasattr(module, "VERSION")}
+
+
+def board_stages() -> list[tuple[str, Callable[[Session], None]]]:
+    """The stages that run on each board, in order."""
+    return [(name, modules()[name].run) for name in BOARD_ORDER]
+
+
+def stage_names() -> list[str]:
+    """All stages by name, without importing them."""
+    return sorted(
+        info.name
+        for info in pkgutil.iter_modules(stages.__path__)
+        if not info.name.startswith("_") and not info.ispkg
+    )
+
+
+def verb_names() -> list[str]:
+    """All verbs by name, without importing them."""
+    return sorted(info.name for info in pkgutil.iter_modules(stages.commands.__path__))
+
+
+def verb(name: str) -> ModuleType:
+    """A verb's module: ``HELP`` (first line for the list of verbs) and ``run(invocation) -> exit code``."""
+    return importlib.import_module(f"stages.commands.{name}")
