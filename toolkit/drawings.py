@@ -1,6 +1,6 @@
 """The project's own sample pictures: one drawing for each class of CIFAR-10, 256×256 pixels.
 
-Drawn with Pillow, so there are no photographs of others in the repository and the bytes are the same each time
+Drawn with Pillow, so there are no photographs of others in the repository, and the bytes are always the same
 (for one version of Pillow). Coordinates are those of the finished picture; everything is drawn four times as
 large and reduced, which smooths the edges.
 """

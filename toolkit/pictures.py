@@ -93,10 +93,10 @@ def check_picture_folder(folder: Path) -> list[Path]:
 
 
 def write_contact_sheet(paths: Sequence[Path], out: Path, *, columns: int = 5, side: int = 160) -> None:
-    """Write a picture which shows all of ``paths`` in a grid, each ``side`` pixels at most, its name below it.
+    """Write a picture which shows all of ``paths`` in a grid, each ``side`` pixels at most, its name below.
 
-    What can't be read gets a grey field. The format follows ``out``'s extension. Raises :class:`InputError` for
-    no pictures at all.
+    What can't be read gets a grey field. The format follows ``out``'s extension. Raises :class:`InputError`
+    where there are no pictures at all.
     """
     if not paths:
         raise InputError(f"{out}: no pictures for a contact sheet")

@@ -126,14 +126,23 @@ def pixels(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.uint8]:
             f"pictures of mode {image.mode} (16-bit or floating point) are not supported",
             hint="save the picture with 8 bits a channel",
         )
-    height, width = spec.size
     try:
         rgb = image.convert("RGB")
     except Exception as error:  # Pillow raises nearly anything for broken files: SyntaxError, struct.error, …
         raise InputError(f"damaged picture: {error}") from error
-    # Pillow's own default for the filter changed (nearest before 7.0, bicubic since): always name it.
-    resized = rgb.resize((width, height), Image.Resampling[spec.resize_filter.upper()])
-    return np.asarray(resized, dtype=np.uint8)
+    return np.asarray(_resize(rgb, spec.size, spec.resize_filter), dtype=np.uint8)
+
+
+def _resize(image: Image.Image, size: Sequence[int], resize_filter: str) -> Image.Image:
+    """Resize to [height, width], so that every Pillow gives the same pixels.
+
+    Pillow's own default for the filter changed (nearest before 7.0, bicubic since): it is named. A resize is
+    two passes, and newer ones swap them for pictures which become wider and lower (then Pillow 8 and 13 differ
+    by up to 6 levels with bicubic, 16 with lanczos): each pass is asked for on its own, the horizontal first.
+    """
+    height, width = size
+    resampling = Image.Resampling[resize_filter.upper()]
+    return image.resize((width, image.height), resampling).resize((width, height), resampling)
 
 
 def normalise(picture: npt.NDArray[np.uint8], spec: Preprocess) -> npt.NDArray[np.float32]:
@@ -166,7 +175,7 @@ def apply(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.float32] | npt
     """Return what the board feeds for ``image``, without the batch axis.
 
     float32 [3,H,W] or [H,W,3] by ``spec.layout``; with ``spec.aipp`` uint8 [H,W,3], RGB: the om does the
-    rest. Raises :class:`InputError` for pictures of more than 8 bits (see :func:`pixels`).
+    rest. Raises :class:`InputError` for pictures that can't be used (see :func:`pixels`).
     """
     picture = pixels(image, spec)
     return picture if spec.aipp else normalise(picture, spec)
@@ -181,12 +190,12 @@ class PillowResize:
 
     def __init__(self, size: Sequence[int], resize_filter: str) -> None:
         self.size = (size[0], size[1])
-        self.filter = Image.Resampling[resize_filter.upper()]
+        self.filter = resize_filter
 
     def __call__(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         if picture.shape[:2] == self.size:
             return picture
-        return np.array(Image.fromarray(picture).resize(self.size[::-1], self.filter), dtype=np.uint8)
+        return np.array(_resize(Image.fromarray(picture), self.size, self.filter), dtype=np.uint8)
 
 
 def mindspore_transforms(

@@ -186,7 +186,9 @@ def decode(path):
 def preprocess(image, spec):
     """Return the model's input for an RGB image: float32 [3,H,W] or [H,W,3]; with AIPP uint8 [H,W,3], RGB."""
     height, width = spec["size"]
-    pixels = np.asarray(image.resize((width, height), resampling(spec)), dtype=np.uint8)
+    # One pass each way: in one call their order, and so the pixels, depend on the version of Pillow.
+    image = image.resize((width, image.height), resampling(spec)).resize((width, height), resampling(spec))
+    pixels = np.asarray(image, dtype=np.uint8)
     if spec["aipp"]:
         return pixels
     if spec["color_order"] == "BGR":
