@@ -1,8 +1,8 @@
 """YAML and JSON as nodes that know their line.
 
 Inventories are walked as PyYAML's composed nodes, not as Python objects: a node has its place, so each
-problem can name file and line; and composing is the quick half of loading (libyaml does it), so ten thousand boards
-cost no more than they must.
+problem can name file and line; and composing is the quick half of loading (libyaml does it), so ten thousand
+boards cost no more than they must.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ def load(
 def _no_collection() -> Iterator[None]:
     """Pause the cycle collector.
 
-    A big inventory is hundreds of thousands of live nodes, which it would walk again and again for nothing: it
-    doubles the time for ten thousand boards.
+    A big inventory is hundreds of thousands of live nodes, which it would walk again and again for nothing:
+    it doubles the time for ten thousand boards.
     """
     enabled = gc.isenabled()
     gc.disable()

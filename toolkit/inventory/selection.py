@@ -79,16 +79,18 @@ class Terms:
 def select(boards: Sequence[Board], expression: str) -> list[Board]:
     """Return the boards that ``expression`` selects, in the inventory's order, each once; "" selects all.
 
-    Machines of kind "host" are never selected: nothing is rolled out to a build host.
+    A machine of kind "host" is selected by its exact name only, never by a glob, a label or "": nothing is
+    rolled out to a build host that nobody named.
 
     :raises UsageError: a term names nothing (a negated one too: a typo there would deploy to a board that was
         meant to be left out), or nothing remains.
     """
-    candidates = [board for board in boards if board.kind == "board"]
     terms = Terms.parse(expression)
+    named = {term.key for term in terms.terms if term.kind == "name"}
+    candidates = [board for board in boards if board.kind == "board" or board.name in named]
     for term in terms.terms:
         if not any(term.match(board.name, board.profile, board.labels) for board in candidates):
-            raise _names_nothing(term, boards, candidates)
+            raise _names_nothing(term, candidates)
     chosen = [board for board in candidates if terms.match(board.name, board.profile, board.labels)]
     if terms.terms and not chosen:
         raise UsageError(
@@ -97,14 +99,12 @@ def select(boards: Sequence[Board], expression: str) -> list[Board]:
     return chosen
 
 
-def _names_nothing(term: Term, boards: Sequence[Board], candidates: Sequence[Board]) -> UsageError:
+def _names_nothing(term: Term, candidates: Sequence[Board]) -> UsageError:
     """Say which name or label was probably meant."""
     names = [board.name for board in candidates]
     labels = sorted({label for board in candidates for label in board.labels} | {"profile"})
     not_ = "!" if term.negated else ""
     if term.kind == "name":
-        if any(board.name == term.key for board in boards):
-            return UsageError(f"hosts={term.written}: {term.key} is a build host, not a board")
         if term.key in labels:
             return UsageError(
                 f"hosts={term.written}: no board has this name", hint=f"a label has: hosts={not_}@{term.key}"
