@@ -1,0 +1,237 @@
+"""Device and host memory: real memory of this process, with a register of who has what.
+
+Sizes are rounded up as the real ``aclrtMalloc`` does (hicann/runtime ``src/acl/aclrt_impl/memory.cpp``:
+to multiples of 32 after adding 32 bytes of alignment and 32 of padding), and what a chip gives away is limited to
+what it has.
+
+RC mode: the program shares the chip's memory, pointers are plain addresses. EP mode: device memory is not the
+host's; its pointers are shifted by ``EP_SHIFT``, so that a program that touches them without ``acl.rt.memcpy``
+dies with a segmentation fault, as on hardware.
+"""
+
+import bisect
+import ctypes
+import os
+import signal
+
+from . import _errors as errors
+from . import _problems
+from ._state import BOARD, LOCK, PROBLEMS
+
+ALIGN = 32
+PADDING = 32
+EP_SHIFT = 0 if BOARD.is_rc else 0x400000000000
+HOST = "host"
+DEVICE = "device"
+_SIZE_LIMIT = 1 << 64
+
+_libc = ctypes.CDLL(None)
+_memalign = _libc.posix_memalign
+_memalign.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t, ctypes.c_size_t]
+_release = _libc.free
+_release.argtypes = [ctypes.c_void_p]
+_release.restype = None
+move = ctypes.memmove
+fill = ctypes.memset
+read = ctypes.string_at
+_pointer, _byref = ctypes.c_void_p, ctypes.byref
+_kill, _getpid, _signal, _write = os.kill, os.getpid, signal.signal, os.write
+
+
+class Allocation(object):
+    """One block: ``base`` is what the program sees, ``address`` where it really is."""
+
+    __slots__ = ("address", "base", "device", "place", "size", "space", "charged")
+
+    def __init__(self, space, device, address, base, size, charged):
+        self.space, self.device = space, device
+        self.address, self.base, self.size, self.charged = address, base, size, charged
+        self.place = _problems.where()
+
+
+_bases = []  # sorted
+_blocks = {}
+_freed = {}  # base → (size, where it had been allocated)
+
+
+def rounded(size, padding):
+    """Return the bytes that the runtime takes for ``size``, or None where the sum overflows size_t."""
+    extra = ALIGN + (PADDING if padding else 0)
+    if size + extra >= _SIZE_LIMIT:
+        return None
+    return (size + extra - 1) // ALIGN * ALIGN
+
+
+def allocate(space, device, size, charged):
+    """Return a block of ``size`` bytes, or None where there is not enough memory."""
+    with LOCK:
+        if device is not None and device.used + charged > device.total:
+            return None
+        pointer = _pointer()
+        if charged >= 1 << 47 or _memalign(_byref(pointer), 512 if space == DEVICE else 64, charged) != 0:
+            return None
+        base = pointer.value + (EP_SHIFT if space == DEVICE else 0)
+        block = Allocation(space, device, pointer.value, base, size, charged)
+        if device is not None:
+            device.used += charged
+        _blocks[base] = block
+        bisect.insort(_bases, base)
+        _freed.pop(base, None)
+        return block
+
+
+def release(block):
+    """Give the block back."""
+    with LOCK:
+        forget(block)
+        if len(_freed) >= 4096:
+            _freed.clear()
+        _freed[block.base] = (block.size, block.place)
+        _release(block.address)
+
+
+def forget(block):
+    """Take the block out of the books; its bytes stay (a view of the program may still look at them)."""
+    with LOCK:
+        if _blocks.pop(block.base, None) is None:
+            return
+        del _bases[bisect.bisect_left(_bases, block.base)]
+        if block.device is not None:
+            block.device.used -= block.charged
+
+
+def exact(base):
+    """Return the block that begins at ``base``, or None."""
+    return _blocks.get(base)
+
+
+def was_freed(base):
+    """Return ``(size, place)`` of a block that began at ``base`` and was freed, or None."""
+    return _freed.get(base)
+
+
+def find(pointer):
+    """Return the block that ``pointer`` points into, or None: memory of the program's own."""
+    with LOCK:
+        index = bisect.bisect_right(_bases, pointer) - 1
+        if index < 0:
+            return None
+        block = _blocks[_bases[index]]
+        return block if pointer < block.base + block.charged else None
+
+
+def all_blocks():
+    """Return the blocks that are still there."""
+    return list(_blocks.values())
+
+
+class Span(object):
+    """``count`` bytes at ``pointer`` as the program names them, resolved.
+
+    ``address``: where they are. ``block``: the block they are in, or None. ``safe``: how many can be touched
+    without leaving that block.
+    """
+
+    __slots__ = ("address", "block", "safe")
+
+    def __init__(self, pointer, count, what):
+        self.block = block = find(pointer)
+        self.address = pointer
+        self.safe = count
+        if block is not None:
+            self.address = pointer - block.base + block.address
+            room = block.base + block.size - pointer
+            if count > room:
+                PROBLEMS.add(
+                    "{} goes {} bytes past the end of the {} bytes allocated at {}".format(
+                        what, count - room, block.size, block.place or "?"
+                    )
+                )
+                self.safe = max(room, 0)
+            return
+        gone = _freed.get(pointer)
+        if gone is not None:
+            PROBLEMS.add("{} uses memory that was freed ({} bytes, from {})".format(what, gone[0], gone[1] or "?"))
+            self.safe = 0
+            return
+        self.safe = _check_bytes(pointer, count, what)
+
+    @property
+    def on_device(self):
+        """Whether it is device memory."""
+        return self.block is not None and self.block.space == DEVICE
+
+
+# bytes objects whose address the program asked for lately: {address: length}
+_bytes_seen = {}
+_BYTES_OFFSET = bytes.__basicsize__ - 1
+_BYTES_TYPE = id(bytes)
+_field = ctypes.c_ssize_t.from_address
+
+
+def saw_bytes(address, length):
+    """``acl.util.bytes_to_ptr`` gave out the address of a bytes object's buffer."""
+    if len(_bytes_seen) >= 32:
+        _bytes_seen.pop(next(iter(_bytes_seen)))
+    _bytes_seen.pop(address, None)
+    _bytes_seen[address] = length
+
+
+def not_bytes(address):
+    """Another kind of object lives at that address now."""
+    _bytes_seen.pop(address, None)
+
+
+def _check_bytes(pointer, count, what):
+    """Return how many of ``count`` bytes lie inside the bytes object at ``pointer`` (all, if it is none).
+
+    The most frequent slip with pyACL: ``bytes_to_ptr(array.tobytes())`` without keeping the object.
+    """
+    length = _bytes_seen.get(pointer)
+    if length is None or count == 0:
+        return count
+    start = pointer - _BYTES_OFFSET
+    # A freed object's first word is no count any more: the allocator keeps its list of free blocks there.
+    alive = (
+        0 < _field(start).value <= 0xFFFFFFFF
+        and _field(start + 8).value == _BYTES_TYPE
+        and _field(start + 16).value == length
+    )
+    if not alive:
+        del _bytes_seen[pointer]
+        PROBLEMS.add(
+            "{} uses the address of a bytes object that is gone; keep the object as long as its pointer".format(what)
+        )
+        return count
+    if count > length:
+        PROBLEMS.add("{} goes {} bytes past the end of a bytes object of {}".format(what, count - length, length))
+        return length
+    return count
+
+
+def crash(reason):
+    """Die as the real module does when it touches memory that is not there: SIGSEGV, with the reason on stderr."""
+    PROBLEMS.add(reason)
+    _write(2, ("simulated segmentation fault: " + reason + "\n").encode("utf-8", "replace"))
+    _signal(signal.SIGSEGV, signal.SIG_DFL)
+    _kill(_getpid(), signal.SIGSEGV)
+
+
+def host_address(pointer, count, what):
+    """Return where the host may read or write ``count`` bytes; dies if that is device memory of an EP board."""
+    span = Span(pointer, count, what)
+    if EP_SHIFT and span.on_device:
+        crash("{} touches device memory from the host; copy it with acl.rt.memcpy".format(what))
+    return span.address
+
+
+def out_of_memory(size, device):
+    """Store the message about ``size`` bytes that are not to be had."""
+    free = device.total - device.used if device is not None else 0
+    return errors.fail(
+        errors.RT_MEMORY_ALLOCATION,
+        "EL0004",
+        "Failed to allocate memory. Possible Cause: Available memory is insufficient: {} bytes asked, {} free.".format(
+            size, free
+        ),
+    )
