@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import functools
-import logging
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
 
-import fabric
 import paramiko
-from paramiko.auth_strategy import AuthStrategy
 
 from toolkit.errors import LineLost, RemoteError, Unreachable
 from toolkit.remote.address import Address, Limits
-from toolkit.remote.hostkeys import HostKey, HostKeyCheck
+from toolkit.remote.connector import Connector
 from toolkit.remote.line import Tail
-from toolkit.remote.login import Login
-from toolkit.remote.route import Hop, route
 from toolkit.remote.text import plain
-from toolkit.remote.transport import LineTransport, exec_refused
-from toolkit.remote.watchdog import Guard
-from toolkit.remote.wire import Stream, Wire, dial, greeting_error
+from toolkit.remote.transport import exec_refused
 
 # How often a waiting caller takes what arrived on stderr, so that it cannot fill the channel's window.
 _LOOK_AT_STDERR = 0.5
-
-# paramiko reports on broken connections by itself, through Python's handler of last resort; ours are the
-# errors.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
-
-
-@functools.lru_cache(maxsize=1)
-def shared_config() -> Any:
-    """Fabric's Config, one for all lines: making one costs more than connecting, and reads files of others.
-
-    ssh_config is not Fabric's business here (see :mod:`toolkit.remote.route`), nor are fabric.yaml files.
-    """
-    return fabric.Config(ssh_config=paramiko.SSHConfig(), lazy=True)
-
-
-class _Policy(paramiko.MissingHostKeyPolicy):
-    """paramiko asks this for every key, since we give it no known_hosts of its own; it decides, strictly."""
-
-    def __init__(self, check: HostKeyCheck) -> None:
-        self._check = check
-
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        self._check(HostKey(key.get_name(), key.asbytes()))
 
 
 class FabricLine:
@@ -57,14 +23,11 @@ class FabricLine:
     def __init__(self, address: Address, limits: Limits) -> None:
         self.sent = 0
         self.received = 0
-        self.connections = 0
         self.channels = 0
-        self.host_key = ""
-        self._address = address
+        self._name = address.name
         self._limits = limits
-        self._guard = Guard(address.name, limits, self._kill)
-        self._wires: list[Wire] = []
-        self._links: list[tuple[Any, LineTransport]] = []
+        self._connector = Connector(address, limits)
+        self._guard = self._connector.guard
         self._channel: paramiko.Channel | None = None
         self._stderr = Tail()
         self._draining = threading.Lock()
@@ -80,13 +43,19 @@ class FabricLine:
             raise
         return line
 
-    # ---- connecting
+    @property
+    def connections(self) -> int:
+        """TCP connections made from this machine."""
+        return self._connector.connections
+
+    @property
+    def host_key(self) -> str:
+        """What the board showed, as ``ssh-ed25519 AAAA…``."""
+        return self._connector.host_key
 
     def _connect(self, command: str) -> None:
-        for hop in route(self._address):
-            self._log_in(hop, self._reach(hop))
-        guard, transport = self._guard, self._links[-1][1]
-        guard.begin(self._limits.channel, self._channel_timeout)
+        transport = self._connector.log_in()
+        self._guard.begin(self._limits.channel, self._channel_timeout)
         try:
             self._channel = transport.open_session()
             self.channels += 1
@@ -94,195 +63,7 @@ class FabricLine:
             transport.start_exec(self._channel, command)
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise self._guard.fate or self._channel_error(error) from None
-        guard.ready()
-
-    def _who(self, hop: Hop) -> str:
-        return self._address.name if hop.board else f"{self._address.name}: jump host {hop.host}"
-
-    def _reach(self, hop: Hop) -> Wire:
-        """A wire to ``hop``: a TCP connection to the first one, a channel of the hop before to the others."""
-        who = self._who(hop)
-        stream: Stream
-        if not self._links:
-            stream = dial(hop.host, hop.port, self._guard, who)
-            self.connections += 1
-        else:
-            stream = self._through(hop, self._links[-1][1])
-        wire = Wire(stream, self._guard)
-        self._wires.append(wire)
-        return wire
-
-    def _through(self, hop: Hop, jump: LineTransport) -> Stream:
-        self._guard.begin(
-            self._limits.connect,
-            lambda: Unreachable(
-                f"{self._address.name}: the jump host got no answer from {hop.where} within "
-                f"{self._limits.connect:g} s",
-                cause="connect-timeout",
-                host=self._address.name,
-                hint="is the board switched on, and can the jump host reach it?",
-            ),
-        )
-        try:
-            channel = jump.open_channel("direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0))
-        except (OSError, EOFError, paramiko.SSHException) as error:
-            raise self._guard.fate or self._jump_error(hop, error) from None
-        return channel
-
-    def _log_in(self, hop: Hop, wire: Wire) -> None:
-        who, guard, limits = self._who(hop), self._guard, self._limits
-        check = HostKeyCheck(
-            self._address,
-            hop.host,
-            hop.port,
-            alias=hop.key_alias,
-            pinned=self._address.host_key if hop.board else "",
-            who=who,
-        )
-        made: list[LineTransport] = []
-
-        def transport(sock: Wire, **options: Any) -> LineTransport:
-            made.append(LineTransport(sock, check.key_types(), **options))
-            return made[0]
-
-        connection = fabric.Connection(
-            hop.host,
-            user=hop.user,
-            port=hop.port,
-            config=shared_config(),
-            gateway=False,
-            connect_kwargs={
-                "sock": wire,
-                "transport_factory": transport,
-                "auth_strategy": _Watched(
-                    Login(self._address, hop, who), guard, limits, lambda: self._auth_timeout(hop)
-                ),
-            },
-        )
-        connection.client.set_missing_host_key_policy(_Policy(check))
-        guard.begin(limits.banner, lambda: self._handshake_error(hop, wire, made, None))
-        try:
-            connection.open()
-        except RemoteError as error:
-            raise self._guard.fate or error from None
-        except (OSError, EOFError, paramiko.SSHException) as error:
-            raise self._guard.fate or self._handshake_error(hop, wire, made, error) from None
-        finally:
-            self._links.extend((connection, link) for link in made)
-            if hop.board and check.shown:
-                self.host_key = str(check.shown)
-
-    # ---- what went wrong
-
-    def _handshake_error(
-        self, hop: Hop, wire: Wire, made: list[LineTransport], error: Exception | None
-    ) -> Unreachable:
-        """Name the cause from how far the connection came. ``error`` None: the time for this was over."""
-        name, who, limit = self._address.name, self._who(hop), self._limits.banner
-        if not made or not made[0].remote_version:
-            return greeting_error(wire, who, name, hop.where, limit, late=error is None)
-        transport = made[0]
-        server = plain(transport.remote_version, 60)
-        if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
-            return kex_error(who, name, hop.where, server, transport)
-        if not transport.initial_kex_done:
-            why = f"not done within {limit:g} s" if error is None else self._why(error, wire)
-            return Unreachable(
-                f"{who}: key exchange with {hop.where} ({server}) failed: {why}",
-                cause="kex-failed",
-                host=name,
-                hint="the server hangs or breaks off: look at sshd's log on the board",
-            )
-        return Unreachable(
-            f"{who}: {hop.where} ended the connection during the login: {self._why(error, wire)}",
-            cause="auth-failed",
-            host=name,
-            hint="too many keys offered? name one with ssh.key_file; else see sshd's log on the board",
-        )
-
-    def _why(self, error: Exception | None, wire: Wire) -> str:
-        cause = wire.error or error
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        return plain(str(cause or ""), 120) or "the connection was closed"
-
-    def _auth_timeout(self, hop: Hop) -> Unreachable:
-        return Unreachable(
-            f"{self._who(hop)}: {hop.where} did not answer the login of {hop.user} within "
-            f"{self._limits.auth:g} s",
-            cause="auth-timeout",
-            host=self._address.name,
-            hint="the board is overloaded, or its PAM or name service hangs (UseDNS no helps)",
-        )
-
-    def _channel_timeout(self) -> Unreachable:
-        return Unreachable(
-            f"{self._address.name}: the server opened no channel within {self._limits.channel:g} s",
-            cause="channel-timeout",
-            host=self._address.name,
-            hint="the board is overloaded or out of memory: look at it, then run again",
-        )
-
-    def _channel_error(self, error: Exception) -> RemoteError:
-        if not isinstance(error, paramiko.ChannelException):
-            lost = self._lost()
-            if lost.cause != "closed":
-                return lost
-        why = plain(str(getattr(error, "text", "") or error), 120) or "the connection was closed"
-        return Unreachable(
-            f"{self._address.name}: the server refuses a channel: {why}",
-            cause="channel-refused",
-            host=self._address.name,
-            hint="does the account allow commands (MaxSessions, ForceCommand, a locked shell)?",
-        )
-
-    def _jump_error(self, hop: Hop, error: Exception) -> RemoteError:
-        if not isinstance(error, paramiko.ChannelException):
-            return self._lost()
-        text = plain(str(error.text), 120)
-        low = text.lower()
-        if "refused" in low:
-            cause, hint = "refused", "is sshd running on the board, is the port right (board.port)?"
-        elif "resol" in low or "name or service" in low:
-            cause, hint = "name-unknown", "the jump host must know the board's name; an IP address works too"
-        elif error.code == 1:
-            cause, hint = "channel-refused", "the jump host forbids forwarding (AllowTcpForwarding)"
-        elif "timed out" in low:
-            cause, hint = "connect-timeout", "is the board switched on, and can the jump host reach it?"
-        else:
-            cause, hint = "no-route", "can the jump host reach the board?"
-        return Unreachable(
-            f"{self._address.name}: the jump host cannot reach {hop.where}: {text}",
-            cause=cause,
-            host=self._address.name,
-            hint=hint,
-        )
-
-    def _lost(self) -> RemoteError:
-        """Name the cause of a session that broke, after all that had arrived was taken."""
-        if self._guard.fate is not None:
-            return self._guard.fate
-        for wire in self._wires:
-            number = wire.error.errno if wire.error is not None else None
-            if number in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED):
-                return self._line_lost(
-                    "reset", "the connection was reset", "did the board restart? run again"
-                )
-            if number is not None and number not in (errno.EBADF,):
-                if isinstance(wire.error, TimeoutError) or number == errno.ETIMEDOUT:
-                    return self._guard.silent()
-                return self._line_lost("closed", f"the connection broke: {wire.error}", "run again")
-        for _, transport in self._links:
-            trouble = transport.saved_exception
-            if isinstance(trouble, paramiko.SSHException):
-                return self._line_lost(
-                    "garbage", f"what arrived is not SSH any more: {plain(str(trouble), 100)}", "run again"
-                )
-        return self._line_lost("closed", "the board closed the connection", "look at sshd's log on the board")
-
-    def _line_lost(self, cause: str, message: str, hint: str) -> LineLost:
-        name = self._address.name
-        return LineLost(f"{name}: {message}", cause=cause, host=name, hint=hint, detail=self.stderr_tail())
+        self._guard.ready()
 
     # ---- traffic
 
@@ -334,31 +115,41 @@ class FabricLine:
 
     def close(self) -> None:
         """See :meth:`toolkit.remote.line.Line.close`."""
-        self._guard.close()
-        self._kill()
-        for connection, transport in reversed(self._links):
-            connection.client.close()
-            transport.close()
-            if transport.is_alive() and transport is not threading.current_thread():
-                # Its socket is closed, so this is about the time to switch threads.
-                transport.join(5)
+        self._connector.close()
 
-    def _kill(self) -> None:
-        # No channel or transport is closed here: that sends messages, which can block on a dead line.
-        for wire in self._wires:
-            wire.close()
+    def _channel_timeout(self) -> Unreachable:
+        return Unreachable(
+            f"{self._name}: the server opened no channel within {self._limits.channel:g} s",
+            cause="channel-timeout",
+            host=self._name,
+            hint="the board is overloaded or out of memory: look at it, then run again",
+        )
+
+    def _channel_error(self, error: Exception) -> RemoteError:
+        if not isinstance(error, paramiko.ChannelException):
+            lost = self._lost()
+            if lost.cause != "closed":
+                return lost
+        why = plain(str(getattr(error, "text", "") or error), 120) or "the connection was closed"
+        return Unreachable(
+            f"{self._name}: the server refuses a channel: {why}",
+            cause="channel-refused",
+            host=self._name,
+            hint="does the account allow commands (MaxSessions, ForceCommand, a locked shell)?",
+        )
 
     def _open_channel(self) -> paramiko.Channel:
         if self._channel is None or self._guard.closed:
-            raise LineLost(
-                f"{self._address.name}: the line is closed", cause="closed", host=self._address.name
-            )
+            raise LineLost(f"{self._name}: the line is closed", cause="closed", host=self._name)
         return self._channel
 
     def _ended(self, channel: paramiko.Channel) -> RemoteError:
         if self._guard.fate is None and exec_refused(channel) and _ended_cleanly(channel):
             return self._channel_error(paramiko.ChannelException(1, "the command was not accepted"))
         return self._lost()
+
+    def _lost(self) -> RemoteError:
+        return self._connector.lost(self.stderr_tail())
 
     def _take_stderr(self) -> None:
         channel = self._channel
@@ -377,42 +168,3 @@ def _ended_cleanly(channel: paramiko.Channel) -> bool:
     eof.
     """
     return bool(channel.eof_received or channel.eof_sent)
-
-
-class _Watched(AuthStrategy):
-    """A login with its limit: it begins when the host key has been checked."""
-
-    def __init__(self, login: Login, guard: Guard, limits: Limits, late: Callable[[], RemoteError]) -> None:
-        super().__init__(ssh_config=None)
-        self._login = login
-        self._guard = guard
-        self._limit = limits.auth
-        self._late = late
-
-    def authenticate(self, transport: Any) -> Any:
-        self._guard.begin(self._limit, self._late)
-        return self._login.authenticate(transport)
-
-
-def kex_error(who: str, name: str, where: str, server: str, transport: LineTransport) -> Unreachable:
-    """Say which kind of algorithm the two sides have not in common; nearly always an old server with SHA-1
-    only.
-    """
-    ours: dict[str, Sequence[str]] = {
-        "key exchange": transport.preferred_kex,
-        "host key": transport.preferred_keys,
-        "cipher": transport.preferred_ciphers,
-        "MAC": transport.preferred_macs,
-    }
-    kind, offers = next(
-        ((kind, theirs) for kind, theirs in transport.offered.items() if not set(theirs) & set(ours[kind])),
-        ("algorithm", []),
-    )
-    offers = [offer for offer in offers if not offer.startswith(("ext-info-", "kex-strict-"))]
-    return Unreachable(
-        f"{who}: no common {kind} with {where} ({server}): it offers {plain(', '.join(offers), 160) or '?'}",
-        cause="kex-failed",
-        host=name,
-        hint="its sshd is too old (SHA-1 only): update it; or use ssh.client=openssh with the algorithm "
-        "allowed in your ssh config",
-    )

@@ -20,16 +20,25 @@ class Line(Protocol):
     cause.
     """
 
-    sent: int
-    """Payload bytes handed over so far."""
-    received: int
-    """Payload bytes taken so far."""
-    connections: int
-    """TCP connections made from this machine: 1 (jump hosts are reached through each other)."""
-    channels: int
-    """Channels opened on the board: 1."""
-    host_key: str
-    """What the server showed, as ``ssh-ed25519 AAAA…``; "" where there is none (local, openssh)."""
+    @property
+    def sent(self) -> int:
+        """Payload bytes handed over so far."""
+
+    @property
+    def received(self) -> int:
+        """Payload bytes taken so far."""
+
+    @property
+    def connections(self) -> int:
+        """TCP connections made from this machine: 1 (jump hosts are reached through each other)."""
+
+    @property
+    def channels(self) -> int:
+        """Channels opened on the board: 1."""
+
+    @property
+    def host_key(self) -> str:
+        """What the server showed, as ``ssh-ed25519 AAAA…``; "" where there is none (local, openssh)."""
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``."""

@@ -80,7 +80,7 @@ class LineTransport(ServiceRequestingTransport):
     def _check_banner(self) -> None:
         super()._check_banner()
         # Up to here the server may say anything, so what it says is kept and limited; now it is SSH.
-        self.sock.greeted = True
+        self.sock.greeted = True  # type: ignore[union-attr]
 
     def ensure_session(self) -> None:
         """Ask for the authentication service, once, and do not wait: the answer comes before the next one."""

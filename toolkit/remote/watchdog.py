@@ -72,6 +72,10 @@ class Guard:
         if self.fate is not None:
             raise self.fate
 
+    def moved_now(self) -> None:
+        """Bytes have moved."""
+        self.moved = time.monotonic()
+
     def condemn(self, error: RemoteError) -> None:
         """End the line because of ``error``, unless it ended before."""
         with self._lock:
