@@ -137,7 +137,7 @@ def _resize(image: Image.Image, size: Sequence[int], resize_filter: str) -> Imag
     """Resize to [height, width], so that every Pillow gives the same pixels.
 
     Pillow's own default for the filter changed (nearest before 7.0, bicubic since): it is named. A resize is
-    two passes, and newer ones swap them for pictures which become wider and lower (then Pillow 8 and 13 differ
+    two passes, and newer ones swap them for pictures that become wider and lower (then Pillow 8 and 13 differ
     by up to 6 levels with bicubic, 16 with lanczos): each pass is asked for on its own, the horizontal first.
     """
     height, width = size
