@@ -1,0 +1,8 @@
+"""Run the simulated ATC from the command line."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
