@@ -166,8 +166,24 @@ def _take_verb(arguments: list[str]) -> tuple[str, list[str], list[str]]:
 
 
 def _with_plus(argument: str) -> str:
-    # The group `board` has no default, and Hydra wants a + before what it adds.
-    return "+" + argument if argument.startswith("board=") else argument
+    """The group ``board`` has no default, and Hydra wants a + before what it adds: put it there.
+
+    A bare number is an int to Hydra and no profile's name: ``board=500`` means ``atlas500``.
+    """
+    match = re.fullmatch(r"\+?board=(.*)", argument)
+    if match is None:
+        return argument
+    name = match.group(1)
+    if re.fullmatch(r"[\d.]+", name):
+        names = sorted(path.stem for path in (paths.CONF / "board").glob("*.yaml"))
+        if f"atlas{name}" not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            raise ConfigError(
+                f"board={name}: there is no such board" + (f"; did you mean {near[0]}?" if near else ""),
+                hint=f"there are: {', '.join(names)}",
+            )
+        name = f"atlas{name}"
+    return f"+board={name}"
 
 
 def _help(verb: str, shown: Renderer) -> None:
@@ -213,7 +229,7 @@ def _hydra(
     sys.argv = ["deploy", *arguments]
     try:
         entry: TaskFunction = wrapped(task)
-        entry(None)  # type: ignore[arg-type]
+        entry(None)
     except (HydraException, OmegaConfBaseException) as error:
         raise _plain(error, shown) from error
     except SystemExit as end:

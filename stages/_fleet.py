@@ -128,7 +128,7 @@ def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) ->
     boards: list[SimBoard] = []
     hosts: dict[str, SimBoard] = {}
     for target in targets:
-        boards += [_stand_in(item.name, target) for item in target.boards]
+        boards += stand_ins(target)
         if build_host and target.name not in hosts:
             hosts[target.name] = _stand_in(f"build-{target.profile.profile}", target, toolkit=True)
     root = paths.home() / "sim"
@@ -158,6 +158,11 @@ class Places:
 
     boards: Mapping[str, Address]
     convert: Mapping[str, ConvertHost]
+
+
+def stand_ins(target: Target) -> list[SimBoard]:
+    """The simulated stand-ins of a target's boards."""
+    return [_stand_in(item.name, target) for item in target.boards]
 
 
 def _names(target: Target) -> list[str]:

@@ -12,38 +12,36 @@ from stages._fleet import targets_of
 from stages._invocation import Invocation
 from toolkit import paths
 from toolkit.artefacts.store import Store
-from toolkit.pipeline import walk
+from toolkit.pipeline import Step, walk
 
 HELP = "what would be built and changed, and why; changes nothing"
 
 
 def run(invocation: Invocation) -> int:
     store = Store(paths.home())
-    changes = 0
-    seen: set[tuple[str, str]] = set()
-    plan: list[dict[str, object]] = []
-    for target in targets_of(invocation):
+    targets = targets_of(invocation)
+    steps: dict[tuple[str, str], Step] = {}
+    for target in targets:
         for step in walk(_registry.build_stages(), target.config, store, ["package"]):
-            key = (step.stage, step.fingerprint or target.name)
-            if key in seen:
-                continue
-            seen.add(key)
-            changes += step.artefact is None
-            plan.append(
-                {
-                    "stage": step.stage,
-                    "runs": step.artefact is None,
-                    "reasons": list(step.reasons),
-                    "artefact": step.artefact.digest if step.artefact else None,
-                }
-            )
-            if step.artefact is None:
-                text = f"would run: {'; '.join(step.reasons)}"
-                invocation.renderer.line(f"[yellow]+[/] [bold]{step.stage:<9}[/] {text}")
-            else:
-                invocation.renderer.line(
-                    f"[dim]·[/] [bold]{step.stage:<9}[/] unchanged, {step.artefact.digest[:12]}"
-                )
-    text = f"{changes} of {len(plan)} stages would run" if changes else "nothing to build"
-    invocation.renderer.data({"plan": plan, "changes": changes}, text)
+            steps.setdefault((step.stage, step.fingerprint or target.name), step)
+    changes = [step for step in steps.values() if step.artefact is None]
+    lines = [_line(step) for step in steps.values()]
+    lines.append(f"{len(changes)} of {len(steps)} stages would run" if changes else "nothing to build")
+    lines.append(f"boards: {', '.join(board.name for target in targets for board in target.boards)}")
+    plan = [
+        {
+            "stage": step.stage,
+            "runs": step.artefact is None,
+            "reasons": list(step.reasons),
+            "artefact": step.artefact.digest if step.artefact else None,
+        }
+        for step in steps.values()
+    ]
+    invocation.renderer.data({"plan": plan, "changes": len(changes)}, "\n".join(lines))
     return 3 if changes and invocation.flags.detailed_exitcode else 0
+
+
+def _line(step: Step) -> str:
+    if step.artefact is None:
+        return f"+ {step.stage:<9} would run: {'; '.join(step.reasons)}"
+    return f"· {step.stage:<9} unchanged, {step.artefact.digest[:12]}"
