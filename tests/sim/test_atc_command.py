@@ -1,0 +1,335 @@
+"""The simulated ATC's command line: what it accepts, what it says, and how it ends.
+
+Sources: hicann/ge ``api/atc/{main_impl,cmd_flag_info}.cc`` and ``base/common/error_registry/error_registry.cc`` for
+checks, order and wording; hicann/runtime ``src/dfx/error_manager/error_manager.cc`` and users' published logs for
+the layout of each generation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+PYTHON = Path(__file__).resolve().parents[2] / "toolkit" / "sim" / "cann" / "python"
+if str(PYTHON) not in sys.path:
+    sys.path.insert(0, str(PYTHON))
+
+from ascend_sim import board as boards  # noqa: E402
+from ascend_sim import omfile  # noqa: E402
+from ascend_sim.atc import cli, errors  # noqa: E402
+
+START = "ATC start working now, please wait for a moment."
+SUCCESS = "ATC run success, welcome to the next use."
+FAILED = "ATC run failed, Please check the detail log, Try 'atc --help' for more information"
+
+
+class Atc:
+    """Runs the converter in this process, in a folder of its own, on a board of a chosen CANN."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.monkeypatch, self.capsys = folder, monkeypatch, capsys
+        self.cann("5.0.4")
+
+    def cann(self, version: str) -> None:
+        self.monkeypatch.setattr(boards, "_board", boards.Board({"cann_version": version}))
+
+    def __call__(self, *argv: str) -> tuple[int, str, str]:
+        self.capsys.readouterr()
+        status = cli.main(list(argv))
+        captured = self.capsys.readouterr()
+        return status, captured.out, captured.err
+
+    def good(self, *extra: str, model: str = "net.onnx", output: str = "net") -> tuple[int, str, str]:
+        return self(f"--model={model}", "--framework=5", f"--output={output}", "--soc_version=Ascend310", *extra)
+
+    def fails(self, code: str, *argv: str) -> str:
+        status, out, _ = self(*argv)
+        assert status == 255
+        assert out.startswith(START)
+        assert FAILED in out
+        assert re.findall(r"\bE\d{5}\b", out)[:1] == [code], out
+        return out
+
+
+@pytest.fixture()
+def atc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Atc:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    save(tmp_path / "net.onnx")
+    return Atc(tmp_path, monkeypatch, capsys)
+
+
+def save(path: Path, batch: int | str = 1, opset: int = 11, kind: str = "Relu", **model: object) -> None:
+    """A model ``x [batch,3,8,8] -> Conv -> kind -> y``."""
+    weights = numpy_helper.from_array(np.ones((2, 3, 1, 1), np.float32), "w")
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+            helper.make_node(kind, ["c"], ["y"], name="last"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 2, 8, 8])],
+        [weights],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6), str(path))
+
+
+ARGS = ("--model=net.onnx", "--framework=5", "--output=net", "--soc_version=Ascend310")
+
+
+def without(flag: str) -> list[str]:
+    return [argument for argument in ARGS if not argument.startswith("--" + flag)]
+
+
+def test_a_conversion_says_what_the_real_one_says(atc: Atc) -> None:
+    """Three lines on stdout, status 0, and ``<output>.om`` (hicann/ge main_impl.cc, main_impl and CheckRet)."""
+    status, out, err = atc(*ARGS)
+    assert (status, out.splitlines(), err) == (0, [START, "...", SUCCESS], "")
+    assert (atc.folder / "net.om").read_bytes()[:4] == b"IMOD"
+    passes = json.loads((atc.folder / "fusion_result.json").read_text())
+    assert passes[0]["session_and_graph_id"] == "0_0"
+
+
+def test_old_cann_prints_brackets_and_no_process(atc: Atc) -> None:
+    """``atc`` alone under CANN 7.0.RC1, as a user posted it: E10007 with the framework's four values in brackets."""
+    atc.cann("7.0.RC1")
+    _, out, _ = atc()
+    assert out.splitlines()[:4] == [
+        START,
+        "...",
+        FAILED,
+        "E10007: [--framework] is required. The value must be "
+        "[0(Caffe) or 1(MindSpore) or 3(TensorFlow) or 5(Onnx)].",
+    ]
+
+
+def test_cann_8_0_adds_process_and_time(atc: Atc) -> None:
+    """CANN 8.0.0, as a user posted it: ``E10007: [PID: 10490] 2025-03-18-09:02:18.501.341 [--framework] is ...``."""
+    atc.cann("8.0.0")
+    _, out, _ = atc()
+    assert re.match(
+        r"E10007: \[PID: \d+\] \d{4}-\d\d-\d\d-\d\d:\d\d:\d\d\.\d{3}\.\d{3} \[--framework\] is required\.",
+        out.splitlines()[3],
+    )
+
+
+def test_newest_cann_puts_the_title_in_front(atc: Atc) -> None:
+    """hicann/runtime error_manager.cc GetErrorMessage: ``[PID: n] <time> <Title>(<code>): <message>``, advice indented."""
+    atc.cann("9.0.0")
+    _, out, _ = atc()
+    lines = out.splitlines()
+    assert re.match(r"\[PID: \d+\] \S+ Invalid_Argument\(E10007\): --framework is required\. The value", lines[3])
+    assert lines[4] == "        Solution: Set a valid parameter value."
+
+
+def test_help_is_no_failure(atc: Atc) -> None:
+    """GF_HELP returns 0 after the usage (main_impl)."""
+    for flag in ("--help", "-h", "--h", "-help"):
+        status, out, _ = atc(flag)
+        assert status == 0
+        assert out.splitlines()[:2] == [START, "usage: atc <args>"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--modell=x"], "ERROR: unknown command line flag 'modell'"),
+        (["--model"], "ERROR: flag '--model' is missing its argument"),
+        ([*ARGS, "stray"], "ERROR: Non-option parameter: stray"),
+        (["-x"], "ERROR: unknown command line flag 'x'"),
+        (["--o=net"], "ERROR: unknown command line flag 'o'"),
+    ],
+)
+def test_a_command_line_that_getopt_refuses(atc: Atc, argv: list[str], message: str) -> None:
+    """cmd_flag_info.cc ParseCommandLine: a line on stderr, no ``...``, then the error manager's text for nothing known."""
+    status, out, err = atc(*argv)
+    assert status == 255
+    assert err.strip() == message
+    assert out.splitlines()[:3] == [START, FAILED, "E19999: Inner Error!"]
+
+
+def test_getopt_forms_are_understood(atc: Atc) -> None:
+    """``--flag value``, ``-flag=value``, dashes for underscores and unique beginnings (cmd_flag_info.cc FormatArgv)."""
+    status, out, _ = atc("--model", "net.onnx", "-framework=5", "--output=net", "--soc-ver=Ascend310")
+    assert (status, out.splitlines()[-1]) == (0, SUCCESS)
+
+
+@pytest.mark.parametrize(
+    ("code", "argv"),
+    [
+        ("E10007", ["--framework=2"]),
+        ("E10007", without("framework")),
+        ("E10001", ["--mode=4"]),
+        ("E10010", [*ARGS, "--log=loud"]),
+        ("E10006", [*ARGS, "--disable_reuse_memory=2"]),
+        ("E10001", [*ARGS, "--precision_mode=fp16"]),
+        ("E10056", [*ARGS, "--precision_mode=force_fp16", "--precision_mode_v2=fp16"]),
+        ("E10001", [*ARGS, "--precision_mode=allow_fp32_to_bf16"]),
+        ("E10008", ["--framework=0", *without("framework")]),
+        ("E10001", [*ARGS, "--input_format=NHWC"]),
+        ("E10001", [*ARGS, "--buffer_optimize=l3"]),
+        ("E10005", [*ARGS, "--save_original_model=yes"]),
+        ("E10001", [*ARGS, "--output_type=FP64"]),
+        ("E10001", ["--model=missing.onnx", *without("model")]),
+        ("E10001", ["--model=bad name.onnx", *without("model")]),
+        ("E10022", ["--output=folder/", *without("output")]),
+        ("E10021", ["--output=" + "a" * 5000, *without("output")]),
+        ("E10001", [*ARGS, "--op_select_implmode=fast"]),
+        ("E10001", [*ARGS, "--insert_op_conf=missing.cfg"]),
+        ("E10047", [*ARGS, "--enable_compress_weight=true", "--compress_weight_conf=net.onnx"]),
+        ("E10001", [*ARGS, "--auto_tune_mode=XX"]),
+        ("E10001", ["--soc_version=ascend310", *without("soc_version")]),
+        ("E10055", ["--soc_version=Ascend035", *without("soc_version")]),
+        ("E10055", ["--mode=30", *ARGS]),
+        ("E10004", ["--mode=6"]),
+        ("E10057", ["--mode=6", "--om=net.onnx", "--framework=5"]),
+        ("E10041", ["--mode=6", "--om=net.onnx"]),
+        ("E10004", ["--mode=1", "--om=net.onnx"]),
+        ("E10001", ["--mode=1", "--framework=1", "--om=net.onnx", "--json=a.json"]),
+    ],
+)
+def test_wrong_flags(atc: Atc, code: str, argv: list[str]) -> None:
+    """Each check of main_impl.cc and option_utils.cc with its code of error_registry.cc."""
+    atc.fails(code, *argv)
+    assert not (atc.folder / "net.om").exists()
+
+
+@pytest.mark.parametrize(("cann", "code"), [("5.0.4", "E10004"), ("7.0.0", "E10054"), ("8.5.0", "E10054")])
+def test_required_flags_are_asked_for_in_order(atc: Atc, cann: str, code: str) -> None:
+    """CheckFlags: --soc_version, then --output, then --model; E10054 replaced E10004 with CANN 5.1."""
+    atc.cann(cann)
+    for given, asked in (([], "soc_version"), (["--soc_version=Ascend310"], "output")):
+        assert asked in atc.fails(code, "--framework=5", *given)
+    assert "model" in atc.fails(code, "--framework=5", "--soc_version=Ascend310", "--output=net")
+
+
+def test_auto_tune_went_with_cann_6(atc: Atc) -> None:
+    """CheckDeprecatedAutoTuneMode; RL,GA were its values up to 5.x (ATC guide)."""
+    assert atc(*ARGS, "--auto_tune_mode=RL,GA")[0] == 0
+    atc.cann("6.0.0")
+    assert "use the AOE tool" in atc.fails("E10001", *ARGS, "--auto_tune_mode=RL,GA")
+
+
+def test_a_path_that_may_not_be_read_or_written(atc: Atc) -> None:
+    """base/common/util.cc CheckInputPathValid and CheckOutputPathValid: E10001 with errno's words."""
+    model = atc.folder / "net.onnx"
+    model.chmod(0)
+    assert "Permission denied" in atc.fails("E10001", *ARGS)
+    model.chmod(stat.S_IRUSR | stat.S_IWUSR)
+    locked = atc.folder / "locked"
+    locked.mkdir(mode=0o500)
+    assert "Permission denied" in atc.fails("E10001", *without("output"), "--output=locked/net")
+    assert list(locked.iterdir()) == []
+    assert atc(*without("output"), "--output=new/folder/net")[0] == 0
+
+
+def test_an_unknown_chip_on_a_newer_cann_is_an_inner_error(atc: Atc) -> None:
+    """Since 8.0 the platform file <soc>.ini is what is missed, after the flags are checked."""
+    atc.cann("8.0.0")
+    out = atc.fails("E19999", *without("soc_version"), "--soc_version=Ascend311")
+    assert "Ascend311.ini" in out
+
+
+def test_frameworks_that_cannot_be_read_are_refused_honestly(atc: Atc) -> None:
+    """An AIR (GE ModelDef: name=1 text, version=2 number, graph=7) is named as such; anything else is E10041."""
+    (atc.folder / "net.air").write_bytes(b"\x0a\x03net" + b"\x10\x01" + b"\x3a\x02\x0a\x00")
+    out = atc.fails("E10055", "--model=net.air", "--framework=1", "--output=net", "--soc_version=Ascend310")
+    assert "simulated ATC" in out
+    assert "ONNX" in out
+    # MindIR has its producer's name in field 2 (mindspore mind_ir.proto).
+    (atc.folder / "net.mindir").write_bytes(b"\x0a\x050.1.0" + b"\x12\x09MindSpore" + b"\x3a\x02\x0a\x00")
+    for path in ("net.mindir", "net.onnx"):
+        atc.fails("E10041", f"--model={path}", "--framework=1", "--output=net", "--soc_version=Ascend310")
+    out = atc.fails("E10055", "--model=net.onnx", "--framework=3", "--output=net", "--soc_version=Ascend310")
+    assert "TensorFlow" in out
+
+
+def test_mode_6_and_display_model_info(atc: Atc) -> None:
+    """hicann/ge PrintModelInfo: the block, in its order, before ``...``."""
+    atc.cann("8.0.0")
+    _, out, _ = atc(*ARGS, "--display_model_info=1")
+    assert "============ Display Model Info start ============" in out
+    status, out, _ = atc("--mode=6", "--om=net.om")
+    lines = out.splitlines()
+    assert status == 0
+    assert lines[1] == "============ Display Model Info start ============"
+    assert lines[2].startswith("Original Atc command line: atc --model=net.onnx")
+    assert lines[3] == "system   info: atc_version[8.0.0], soc_version[Ascend310], framework_type[Onnx]."
+    assert re.match(r"resource info: memory_size\[\d+ B\], weight_size\[512 B\], stream_num\[1\]", lines[4])
+    assert lines[6:] == ["============ Display Model Info end   ============", "...", SUCCESS]
+
+
+def test_mode_1_writes_json(atc: Atc) -> None:
+    """ATC guide --json: version, chip and command line are in the JSON of an om; ONNX models go too."""
+    atc(*ARGS)
+    assert atc("--mode=1", "--om=net.om", "--json=om.json")[0] == 0
+    content = json.loads((atc.folder / "om.json").read_text())
+    assert (content["soc_version"], content["atc_version"]) == ("Ascend310", "5.0.4")
+    assert "--model=net.onnx" in content["cmdline"]
+    assert [op["type"] for op in content["graph"][0]["op"]].count("Conv") == 1
+    assert atc("--mode=1", "--om=net.onnx", "--framework=5", "--json=onnx.json")[0] == 0
+    assert json.loads((atc.folder / "onnx.json").read_text())["graph"]["node"][0]["opType"] == "Conv"
+
+
+def test_mode_3_only_reports(atc: Atc) -> None:
+    """ATC guide --mode=3: check_result.json, no om."""
+    assert atc("--mode=3", "--model=net.onnx", "--framework=5", "--soc_version=Ascend310")[0] == 0
+    assert json.loads((atc.folder / "check_result.json").read_text())["result"] == "success"
+    save(atc.folder / "odd.onnx", kind="Bernoulli", opset=15)
+    atc.fails("E16002", "--mode=3", "--model=odd.onnx", "--framework=5", "--soc_version=Ascend310")
+    assert "Bernoulli" in (atc.folder / "check_result.json").read_text()
+    assert not list(atc.folder.glob("*.om"))
+
+
+def test_logs_go_to_files_and_only_on_request_to_stdout(atc: Atc) -> None:
+    """ATC guide --log: stdout needs ASCEND_SLOG_PRINT_TO_STDOUT=1 and --log other than null; files below $HOME/ascend/log."""
+    atc.monkeypatch.setenv("ASCEND_SLOG_PRINT_TO_STDOUT", "1")
+    assert "[ERROR]" not in atc(*without("model"), "--model=none")[1]
+    assert "[ERROR] GE(" in atc(*without("model"), "--model=none", "--log=error")[1]
+    assert "[INFO] GE(" in atc(*ARGS, "--log=info")[1]
+    logs = list((atc.folder / "home" / "ascend" / "log" / "debug" / "plog").glob("plog-*_*.log"))
+    assert logs
+    assert any("E10001" in log.read_text() for log in logs)
+
+
+def test_every_message_can_be_filled() -> None:
+    """A percent sign or %s in an argument stays what it is; every template takes its arguments."""
+    for code, entry in errors.CATALOGUE.items():
+        count = entry.message.count("%s")
+        text = errors.fill(code, tuple("100%s" for _ in range(count)), brackets=True)
+        assert text.count("100%s") == count
+    old = errors.block(errors.AtcError("E10016", "data", "input_shape"), boards.Board({"cann_version": "7.0.0"}))
+    assert old.startswith("E10016: Opname [data] specified in [--input_shape] is not found in the model.")
+
+
+def test_as_a_program(atc: Atc) -> None:
+    """The wrapper on PATH runs ``python -m ascend_sim.atc "$@"``; the shell sees 255 for FAILED (0xFFFFFFFF)."""
+    environment = {**os.environ, "PYTHONPATH": str(PYTHON), "HOME": str(atc.folder)}
+    command = [sys.executable, "-m", "ascend_sim.atc"]
+    done = subprocess.run([*command, *ARGS], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, SUCCESS)
+    assert omfile.read(atc.folder / "net.om")[0]["soc_version"] == "Ascend310"
+    failed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert failed.returncode == 255
+
+
+def test_without_onnx_it_names_the_missing_module(atc: Atc) -> None:
+    """Like a real ATC whose Python lacks decorator or scipy: E40020 and the ImportError's own words."""
+    (atc.folder / "onnx.py").write_text("raise ModuleNotFoundError(\"No module named 'onnx'\")\n")
+    environment = {**os.environ, "PYTHONPATH": f"{atc.folder}{os.pathsep}{PYTHON}", "HOME": str(atc.folder)}
+    command = [sys.executable, "-m", "ascend_sim.atc", *ARGS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 255
+    assert "E40020: Failed to import Python module [[ModuleNotFoundError: No module named 'onnx'.]]." in done.stdout
+    assert "Traceback" not in done.stderr
