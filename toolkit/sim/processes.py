@@ -8,7 +8,6 @@ have to do.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ctypes
 import os
@@ -17,6 +16,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the owner's side needs no event loop, and is to be cheap to import
+    import asyncio
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -36,7 +39,7 @@ class Reaper:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._waiting: dict[int, tuple[subprocess.Popen[bytes], Callable[[int], None]]] = {}
-        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        loop.add_signal_handler(signal.SIGCHLD, self.reap)
 
     def watch(self, process: subprocess.Popen[bytes], ended: Callable[[int], None]) -> None:
         """Call ``ended`` with the exit code (negative: the signal's number) once ``process`` is over."""
@@ -46,7 +49,8 @@ class Reaper:
         """Return the pids of the watched processes that still run; each leads its own session."""
         return list(self._waiting)
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
+        """Collect all children that have ended."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)

@@ -40,7 +40,7 @@ _ALGORITHMS: dict[str, Any] = {
 }
 _WINDOW = 4 * 1024 * 1024
 _PACKET = 128 * 1024
-_LOCK_SECONDS = 10.0
+_LOCK_SECONDS = 3.0
 
 
 class _Login(asyncssh.SSHServer):
@@ -221,7 +221,6 @@ class _Runtime:
                 window=_WINDOW,
                 max_pktsize=_PACKET,
                 line_editor=False,
-                login_timeout=0,
                 agent_forwarding=False,
                 x11_forwarding=False,
                 gss_host=None,
@@ -301,6 +300,7 @@ class _Server:
         for runtime in self._runtimes.values():
             runtime.close()
         processes.kill_descendants(self._reaper.leaders())
+        self._reaper.reap()
 
 
 def _key(path: Path, comment: str) -> asyncssh.SSHKey:
@@ -321,8 +321,10 @@ async def _main() -> int:
     end = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, end.set)
     loop.add_signal_handler(signal.SIGHUP, end.set)
-    # Ctrl-C is for whoever started us; the end of standard input tells us what came of it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C is for whoever started us; the end of standard input tells us what came of it. Handled, not ignored:
+    # what is ignored stays so in the boards' programs (and a shell in the background had it ignored for us).
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        loop.add_signal_handler(number, lambda: None)
     _watch_parent(loop, end)
     processes.adopt_orphans()
     reader = asyncio.StreamReader(limit=1 << 24)
