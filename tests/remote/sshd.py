@@ -31,7 +31,10 @@ def find() -> str | None:
 def require() -> str:
     sshd = find()
     if sshd is None or shutil.which("ssh-keygen") is None:
-        print("NO SSHD: tests against a real OpenSSH server are skipped (install openssh-server)", file=sys.stderr)
+        print(
+            "NO SSHD: tests against a real OpenSSH server are skipped (install openssh-server)",
+            file=sys.stderr,
+        )
         pytest.skip("openssh-server is not installed")
     return sshd
 
@@ -41,7 +44,9 @@ def new_key(folder: Path, kind: str = "ed25519", name: str = "", passphrase: str
     path = folder / (name or f"key_{kind}")
     bits = ["-b", "2048"] if kind == "rsa" else []
     subprocess.run(
-        ["ssh-keygen", "-q", "-t", kind, *bits, "-N", passphrase, "-C", "", "-f", path], check=True, timeout=60
+        ["ssh-keygen", "-q", "-t", kind, *bits, "-N", passphrase, "-C", "", "-f", path],
+        check=True,
+        timeout=60,
     )
     return path
 
