@@ -1,21 +1,33 @@
-"""What makes CANN usable in a shell: the text of ``env.sh`` and of the block in ``~/.bashrc``."""
+"""What makes CANN usable in a shell: the text of ``env.sh`` and of the block in ``~/.bashrc``.
+
+POSIX shell, since the login shell of a board may be dash or BusyBox's. Paths may hold variables such as
+``$HOME``, which the board expands; anything else that a shell would act on inside double quotes is refused.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from toolkit.cann.versions import choose
 from toolkit.config.schema import CannSettings, EnvironmentRange
 from toolkit.errors import ConfigError
 
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+# Inside double quotes: no quote, command substitution, escape or line break; $NAME is wanted.
+_QUOTABLE = re.compile(r"(?!.*\$\()[^\"`\\\n\r\0]+\Z")
+
 
 def environment_script(cann: CannSettings) -> str:
-    """Shell text that makes ``import acl`` work on a board with this CANN. Raises ConfigError without a fitting range."""
+    """Shell text that makes ``import acl`` work on a board with this CANN.
+
+    :raises ConfigError: no range holds its version, or a path cannot stand in a shell script.
+    """
     return _script(cann.environments, cann.version, "board.cann.environments")
 
 
 def toolkit_script(cann: CannSettings) -> str:
-    """Shell text that puts ``atc`` on PATH on a host with this CANN's toolkit."""
+    """Shell text that puts ``atc`` on PATH on a host with this CANN's toolkit. Raises as environment_script."""
     return _script(cann.toolkits, cann.version, "board.cann.toolkits")
 
 
@@ -25,13 +37,33 @@ def _script(ranges: Sequence[EnvironmentRange], version: str, key: str) -> str:
         raise ConfigError(
             f"{key}: none of its ranges holds CANN {version}", hint="set board.cann.version, or add a range"
         )
-    lines = list(chosen.lines)
+    lines = [f"export {_name(name, key)}={_quoted(value, key)}" for name, value in chosen.variables.items()]
+    for name, folders in chosen.paths.items():
+        joined = _quoted(":".join(folders), key)[:-1]
+        # No empty entry where the variable was empty: that would mean the working folder.
+        lines.append(f'export {_name(name, key)}={joined}${{{name}:+:${name}}}"')
+    lines += chosen.lines
     if chosen.set_env:
-        # "$HOME/…" must be expanded on the board; the candidates come from the profile, not from a board.
-        candidates = " ".join(f'"{path}"' for path in chosen.set_env)
-        lines += [
-            f"for script in {candidates}; do",
-            '    if [ -f "$script" ]; then . "$script"; break; fi',
-            "done",
-        ]
+        candidates = " ".join(_quoted(path, key) for path in chosen.set_env)
+        lines += [f'for _cann in {candidates} ""; do', '    if [ -f "$_cann" ]; then . "$_cann"; break; fi']
+        if not chosen.paths:
+            # Nothing else leads to CANN, so what follows will fail: say why.
+            complaint = f"CANN {version}: none of the set_env.sh in {key} is on this machine"
+            lines.append(f'    if [ -z "$_cann" ]; then echo "{complaint}" >&2; fi')
+        lines += ["done", "unset _cann"]
     return "\n".join(lines) + "\n"
+
+
+def _name(name: str, key: str) -> str:
+    if not _VARIABLE.match(name):
+        raise ConfigError(f"{key}: {name!r} is not a variable's name", hint="letters, digits and _")
+    return name
+
+
+def _quoted(text: str, key: str) -> str:
+    if not _QUOTABLE.match(text):
+        raise ConfigError(
+            f"{key}: {text!r} cannot stand in a shell script",
+            hint="no quotes, backslashes, backquotes, $( or line breaks",
+        )
+    return f'"{text}"'

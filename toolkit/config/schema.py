@@ -82,7 +82,9 @@ class EnvironmentRange:
 
     since: str | None = None  # first version it holds for; None = from the beginning
     before: str | None = None  # first version it no longer holds for
-    lines: list[str] = field(default_factory=list)  # shell lines, in order
+    variables: dict[str, str] = field(default_factory=dict)  # to export
+    paths: dict[str, list[str]] = field(default_factory=dict)  # folders to put in front of PATH and the like
+    lines: list[str] = field(default_factory=list)  # shell lines, in order, after those
     set_env: list[str] = field(default_factory=list)  # candidates: the first that exists is sourced
 
 
@@ -90,7 +92,9 @@ class EnvironmentRange:
 class CannSettings:
     """The CANN of a board."""
 
-    version: str = ""
+    version: str = ""  # the one on the board; it decides which environment is used
+    since: str | None = None  # first CANN that knows the board's chip; None = not known
+    before: str | None = None  # first one that no longer does
     environments: list[EnvironmentRange] = field(default_factory=list)  # to run inference
     toolkits: list[EnvironmentRange] = field(default_factory=list)  # to run atc
 
@@ -107,6 +111,8 @@ class BoardSettings:
     run_mode: str = "RC"  # RC: the program runs on the chip's own CPU; EP: on a host with the chip as a card
     arch: str = "aarch64"
     memory_mb: int = 0  # MB per chip, as npu-smi prints it
+    driver: str = ""  # a driver version of its generation, as npu-smi prints it
+    groups: list[str] = field(default_factory=list)  # that a login must be in to open the device
     host: str | None = None
     port: int = 22
     user: str = ""
