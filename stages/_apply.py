@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import socket
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from toolkit.artefacts.hashing import walk_files
 from toolkit.artefacts.manifest import Release
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import environment_script, toolkit_script
-from toolkit.errors import ConfigError, RemoteError
+from toolkit.errors import ConfigError, Interrupted, RemoteError
 from toolkit.fleet.engine import run_jobs
 from toolkit.fleet.job import BoardJob, deploy_board
 from toolkit.fleet.journal import RunFolder
@@ -34,20 +35,21 @@ def apply(invocation: Invocation) -> int:
     store = Store(paths.home())
     missing = _missing(targets, store, ["package"])
     needs_host = any("convert" in names for names in missing.values())
-    _check_local_atc(invocation, targets, needs_host)
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
     emit = _both(invocation, run)
     try:
         with reach(invocation, targets, build_host=needs_host) as places:
             if any(missing.values()):
                 _someone_answers(targets, places, emit)
-            outcomes = _roll_out(invocation, targets, store, places, run, emit)
-        code = exit_code(outcomes)
+                _check_local_atc(invocation, targets, needs_host)
+            stop = threading.Event()
+            outcomes = _roll_out(invocation, targets, store, places, run, emit, stop)
+        code = Interrupted.exit_code if stop.is_set() else exit_code(outcomes)
         emit(Event("summary", data={"exit_code": code}))
         invocation.renderer.outcomes(outcomes, _notes(run, outcomes))
         return code
     except BaseException as error:
-        emit(Event("fail", f"{type(error).__name__}: {error}"))
+        run.show(Event("fail", f"{type(error).__name__}: {error}"))
         raise
     finally:
         run.close()
@@ -146,7 +148,13 @@ def _build(
 
 
 def _roll_out(
-    invocation: Invocation, targets: list[Target], store: Store, places: Places, run: RunFolder, emit: Emit
+    invocation: Invocation,
+    targets: list[Target],
+    store: Store,
+    places: Places,
+    run: RunFolder,
+    emit: Emit,
+    stop: threading.Event,
 ) -> list[Outcome]:
     jobs: list[BoardJob] = []
     for target in targets:
@@ -155,7 +163,7 @@ def _roll_out(
     stages = _registry.board_stages()
     engine = invocation.config.engine
     outcomes = []
-    for outcome in run_jobs(jobs, lambda job: deploy_board(job, stages, emit), engine.workers, emit):
+    for outcome in run_jobs(jobs, lambda job: deploy_board(job, stages, emit), engine.workers, emit, stop):
         outcomes.append(outcome)
         run.receipt(outcome.board, outcome.as_json())
     order = {job.board: number for number, job in enumerate(jobs)}

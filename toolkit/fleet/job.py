@@ -7,6 +7,7 @@ then switches.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,6 +87,18 @@ class Session:
 
 
 
+_running: set[BoardAgent] = set()
+_running_lock = threading.Lock()
+
+
+def cut_all_lines() -> None:
+    """Close every line that a job of this process holds: their jobs end at once, as if contact had been lost."""
+    with _running_lock:
+        agents = list(_running)
+    for agent in agents:
+        agent.close()
+
+
 def deploy_board(job: BoardJob, stages: Sequence[tuple[str, Callable[[Session], None]]], emit: Emit) -> Outcome:
     """Walk ``stages`` (name, function) on one board. Never raises for what goes wrong on the board: the outcome says it."""
     outcome = Outcome(board=job.board, status="ok", release=job.release.id)
@@ -95,6 +108,8 @@ def deploy_board(job: BoardJob, stages: Sequence[tuple[str, Callable[[Session], 
     emit(Event("start", str(job.address), stage=stage, board=job.board))
     try:
         agent = BoardAgent.connect(job.address, job.limits, emit)
+        with _running_lock:
+            _running.add(agent)
         wish = Wish(release=job.release, environment=job.environment, run_key=job.run_key)
         inspection = agent.inspect(job.root, job.app, wish)
         outcome.facts = dict(inspection.facts)
@@ -124,6 +139,8 @@ def deploy_board(job: BoardJob, stages: Sequence[tuple[str, Callable[[Session], 
         if agent is not None:
             outcome.sent, outcome.received = agent.line.sent, agent.line.received
             outcome.requests, outcome.connections = agent.requests, agent.line.connections
+            with _running_lock:
+                _running.discard(agent)
             agent.close()
         outcome.seconds = round(time.monotonic() - begun, 3)
     emit(Event("outcome", outcome.message, stage=outcome.stage, board=job.board, data=outcome.as_json()))
