@@ -13,79 +13,11 @@ import re
 import stat
 import subprocess
 import sys
-from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from atc_support import ARGS, FAILED, PYTHON, START, SUCCESS, Atc, atc, boards, errors, omfile, save
 
-PYTHON = Path(__file__).resolve().parents[2] / "toolkit" / "sim" / "cann" / "python"
-if str(PYTHON) not in sys.path:
-    sys.path.insert(0, str(PYTHON))
-
-from ascend_sim import board as boards  # noqa: E402
-from ascend_sim import omfile  # noqa: E402
-from ascend_sim.atc import cli, errors  # noqa: E402
-
-START = "ATC start working now, please wait for a moment."
-SUCCESS = "ATC run success, welcome to the next use."
-FAILED = "ATC run failed, Please check the detail log, Try 'atc --help' for more information"
-
-
-class Atc:
-    """Runs the converter in this process, in a folder of its own, on a board of a chosen CANN."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self.monkeypatch, self.capsys = folder, monkeypatch, capsys
-        self.cann("5.0.4")
-
-    def cann(self, version: str) -> None:
-        self.monkeypatch.setattr(boards, "_board", boards.Board({"cann_version": version}))
-
-    def __call__(self, *argv: str) -> tuple[int, str, str]:
-        self.capsys.readouterr()
-        status = cli.main(list(argv))
-        captured = self.capsys.readouterr()
-        return status, captured.out, captured.err
-
-    def good(self, *extra: str, model: str = "net.onnx", output: str = "net") -> tuple[int, str, str]:
-        return self(f"--model={model}", "--framework=5", f"--output={output}", "--soc_version=Ascend310", *extra)
-
-    def fails(self, code: str, *argv: str) -> str:
-        status, out, _ = self(*argv)
-        assert status == 255
-        assert out.startswith(START)
-        assert FAILED in out
-        assert re.findall(r"\bE\d{5}\b", out)[:1] == [code], out
-        return out
-
-
-@pytest.fixture()
-def atc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Atc:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    save(tmp_path / "net.onnx")
-    return Atc(tmp_path, monkeypatch, capsys)
-
-
-def save(path: Path, batch: int | str = 1, opset: int = 11, kind: str = "Relu", **model: object) -> None:
-    """A model ``x [batch,3,8,8] -> Conv -> kind -> y``."""
-    weights = numpy_helper.from_array(np.ones((2, 3, 1, 1), np.float32), "w")
-    graph = helper.make_graph(
-        [
-            helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
-            helper.make_node(kind, ["c"], ["y"], name="last"),
-        ],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 2, 8, 8])],
-        [weights],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6), str(path))
-
-
-ARGS = ("--model=net.onnx", "--framework=5", "--output=net", "--soc_version=Ascend310")
+__all__ = ["atc"]
 
 
 def without(flag: str) -> list[str]:

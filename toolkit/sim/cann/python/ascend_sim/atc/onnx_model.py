@@ -132,16 +132,34 @@ def infer(model: onnx.ModelProto, shapes: Dict[str, List[int]]) -> Dict[str, Val
     try:
         inferred = shape_inference.infer_shapes(skeleton, strict_mode=True, data_prop=True)
     except Exception as error:  # onnx raises its own InferenceError, RuntimeError or ValueError, by version
-        first = str(error).strip().splitlines()[0]
-        raise AtcError(
-            "E19999",
-            "[Call][InferShapeAndType] failed: {}".format(first),
-            trace=("GE GenerateOfflineModel execute failed.",),
-        )
+        raise _inference_failed(str(error).strip().splitlines()[0])
     for value in list(inferred.graph.value_info) + list(inferred.graph.output):
         dims = dims_of(value)
         found[value.name] = Value(value.type.tensor_type.elem_type, None if dims is None else tuple(dims))
+    _check_channels(source, found)
     return found
+
+
+def _inference_failed(reason: str) -> AtcError:
+    message = "[Call][InferShapeAndType] failed: {}".format(reason)
+    return AtcError("E19999", message, trace=("GE GenerateOfflineModel execute failed.",))
+
+
+def _check_channels(graph: onnx.GraphProto, found: Dict[str, Value]) -> None:
+    """Compare what Conv and Gemm sum over, which onnx leaves to the runtime."""
+    for node in graph.node:
+        if node.op_type not in ("Conv", "Gemm"):
+            continue
+        left, right = [found.get(name, Value(0, None)).dims for name in node.input[:2]]
+        if left is None or right is None or len(left) < 2 or len(right) < 2:
+            continue
+        if node.op_type == "Conv":
+            have, want = left[1], right[1] * graphs.attribute(node, "group", 1)
+        else:
+            have = left[0 if graphs.attribute(node, "transA", 0) else 1]
+            want = right[1 if graphs.attribute(node, "transB", 0) else 0]
+        if have > 0 and want > 0 and have != want:
+            raise _inference_failed("{}({}): {} channels for {}".format(node.name, node.op_type, have, want))
 
 
 def run_for_shapes(model: bytes, names: List[str]) -> Optional[Dict[str, Tuple[int, ...]]]:
