@@ -28,7 +28,7 @@ _APP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 @dataclass(frozen=True, order=True)
 class ReleaseFile:
-    """One file: ``path`` relative, with ``/``; ``sha256`` in hex; ``size`` in bytes; ``mode`` 0o644 or 0o755."""
+    """One file: ``path`` relative with ``/``, ``sha256`` hex, ``size`` bytes, ``mode`` 0o644 or 0o755."""
 
     path: str
     sha256: str
@@ -47,7 +47,7 @@ class ReleaseFile:
 
 @dataclass(frozen=True)
 class Release:
-    """An immutable set of files for a board. ``meta``: JSON, what it was made from, for people and receipts."""
+    """An immutable set of files for a board. ``meta``: JSON, what it was made from, for people."""
 
     app: str
     files: tuple[ReleaseFile, ...]

@@ -95,7 +95,8 @@ def flush_all(folder):
 
 OPERATIONS = {
     "open": open_file, "write": os.write, "truncate": os.ftruncate, "chmod": os.fchmod, "mkdir": os.mkdir,
-    "rename": os.rename, "link": os.link, "symlink": os.symlink, "unlink": os.unlink, "rmdir": os.rmdir,
+    "chown": os.fchown, "rename": os.rename, "link": os.link, "symlink": os.symlink, "unlink": os.unlink,
+    "rmdir": os.rmdir,
     "flush": flush_name, "flush_all": flush_all,
 }
 
@@ -135,19 +136,23 @@ def drop_tree(folder):
     disk("rmdir", folder)
 
 
-def new_file(path, data, mode=0o644):
+def new_file(path, data, like=None):
+    """Make a file; `like` is the stat of one whose mode and owner it gets."""
     drop(path)
-    handle = disk("open", path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    handle = disk("open", path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        disk("chmod", handle, mode)
+        if like:
+            disk("chmod", handle, stat.S_IMODE(like.st_mode))
+            if (like.st_uid, like.st_gid) != (os.getuid(), os.getgid()):
+                disk("chown", handle, like.st_uid, like.st_gid)
         write_all(handle, data)
     finally:
         os.close(handle)
 
 
-def replace_file(path, data, mode=0o644):
+def replace_file(path, data, like=None):
     """Put `data` at `path` so that a crash leaves the old content or the new, whole."""
-    new_file(path + b".tmp", data, mode)
+    new_file(path + b".tmp", data, like)
     disk("flush", path + b".tmp")
     disk("rename", path + b".tmp", path)
     disk("flush", os.path.dirname(path))
@@ -279,8 +284,7 @@ class Group:
         self.guard = os.fork()
         if not self.guard:
             try:
-                for handle in (self.life, self.out, self.err, self.status):
-                    os.close(handle)
+                let_go({out, err, theirs, status})
                 guard(argv, folder, environment, limit, out, err, theirs, status)
             finally:
                 os._exit(0)
@@ -308,8 +312,8 @@ def guard(argv, folder, environment, limit, out, err, life, status):
     except OSError as problem:
         os.write(status, to_json({"ended": "not-started", "message": str(problem)}))
         return
-    for handle in (0, 1, 2, out, err):
-        os.close(handle)
+    os.close(out)
+    os.close(err)
     pid = 0
     while not pid and not ended:
         left = started + limit - time.monotonic()
@@ -329,6 +333,17 @@ def guard(argv, folder, environment, limit, out, err, life, status):
     with contextlib.suppress(OSError):
         os.write(status, to_json({"ended": ended or "exit", "status": code, "peak_rss": usage.ru_maxrss * 1024,
                                   "seconds": time.monotonic() - started}))
+
+
+def let_go(keep):
+    """In a forked child: drop the line and the lock. sshd waits until nobody holds its pipes."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(null, number)
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number > 2 and number not in keep:
+            with contextlib.suppress(OSError):
+                os.close(number)
 
 
 def kill_group(pid, number):
@@ -410,8 +425,7 @@ class Bashrc:
             if lines and not lines[-1].endswith(b"\n"):
                 lines[-1] += b"\n"
             lines += block
-        mode = stat.S_IMODE(os.stat(self.path).st_mode) if os.path.exists(self.path) else 0o644
-        replace_file(self.path, b"".join(lines), mode)
+        replace_file(self.path, b"".join(lines), os.stat(self.path) if os.path.exists(self.path) else None)
         return True
 
 
@@ -455,6 +469,8 @@ class App:
         write_all(handle, to_json({"holder": holder, "pid": os.getpid(), "since": time.time(),
                                    "monotonic": time.monotonic()}))
         self.lock_handle = handle
+        with self.state():
+            self.sweep()
 
     def unlock(self):
         if self.lock_handle is not None:
@@ -587,9 +603,9 @@ class App:
         """Move `current`. `within` seconds to confirm; 0 = nothing to wait for."""
         pending = {
             "release": release, "former": self.pointer("current"), "settled": within <= 0, "within": within,
-            "boot": boot_id(), "monotonic": time.monotonic(), "wall": time.time(), "token": os.urandom(8).hex(),
             "environment": environment, "former_environment": self.bashrc.read(),
         }
+        pending.update(clock())
         self.save_pending(pending)
         self.point("current", release)
         if pending["settled"]:
@@ -644,27 +660,22 @@ class App:
         """Start the watcher, unless one is there: it holds a flock on the very file it watches."""
         handle = os.open(self.path("pending"), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if self.flock(handle, 0) and not os.fork():
-                try:
-                    self.become_watcher(pending)
-                finally:
-                    os._exit(0)
+            if self.flock(handle, 0):
+                child = os.fork()
+                if not child:
+                    try:
+                        self.become_watcher(pending, handle)
+                    finally:
+                        os._exit(0)
+                os.waitpid(child, 0)
         finally:
             os.close(handle)
 
-    def become_watcher(self, pending):
+    def become_watcher(self, pending, handle):
         os.setsid()
+        let_go({handle})          # before the parent goes on: state() is among what we would hold
         if os.fork():
             os._exit(0)
-        # Let go of the line and of the lock: sshd waits until nobody holds its pipes.
-        keep = {number for number in range(3, 1024) if same_file(number, self.path("pending"))}
-        null = os.open(os.devnull, os.O_RDWR)
-        for number in range(3):
-            os.dup2(null, number)
-        for number in range(3, 1024):
-            if number not in keep:
-                with contextlib.suppress(OSError):
-                    os.close(number)
         for _ in range(100000):
             now = self.pending()
             if now.get("token") != pending["token"] or now["settled"]:
@@ -692,7 +703,10 @@ class App:
         gone = [name for name in releases if name not in keep]
         for name in gone:
             disk("rename", self.path("releases", name), self.path("releases", name + ".tmp"))
-        self.sweep()
+        if gone:
+            disk("flush", self.path("releases"))     # no half of a release under its own name, ever
+        for name in gone:
+            drop_tree(self.path("releases", name + ".tmp"))
         blobs = [self.path("blobs", name) for name in sorted(os.listdir(self.path("blobs")))]
         for blob in blobs:
             if os.lstat(blob).st_nlink == 1:
@@ -707,17 +721,12 @@ class App:
         return gone
 
     def sweep(self):
-        """Remove half-made and half-removed releases."""
-        for name in sorted(os.listdir(self.path("releases"))):
-            if name.endswith(b".tmp"):
-                drop_tree(self.path("releases", name))
-
-
-def same_file(handle, path):
-    try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except OSError:
-        return False
+        """Remove what a crash left half made or half removed."""
+        drop(self.bashrc.path + b".tmp")
+        for folder in (self.folder, self.path("releases")):
+            for name in sorted(os.listdir(folder)):
+                if name.endswith(b".tmp"):
+                    drop_tree(os.path.join(folder, name))
 
 
 def in_use(folder):
@@ -740,6 +749,11 @@ def boot_id():
         return ""
 
 
+def clock():
+    """The time in the ways that elapsed() needs; the token tells a watcher that it is for an older switch."""
+    return {"boot": boot_id(), "monotonic": time.monotonic(), "wall": time.time(), "token": os.urandom(8).hex()}
+
+
 def elapsed(pending):
     """Seconds since a switch, at the least: a board without a battery starts in 1970 again."""
     now = time.monotonic()
@@ -753,14 +767,15 @@ def elapsed(pending):
 class Transfer:
     """Takes the blobs of an `install` off the line; each ends up verified, as its name or as a .part."""
 
-    def __init__(self, channel, app):
+    def __init__(self, channel, app, arrived):
         self.channel, self.app = channel, app
-        self.arrived = {}            # sha256 -> .part file, complete and verified
+        self.arrived = arrived       # sha256 -> .part file, complete and verified in this session
 
     def part(self, sha):
         return self.app.path("blobs", digest_name(sha) + ".part")
 
     def receive(self, sha, size, offset, packing):
+        self.arrived.pop(sha, None)
         part = self.part(sha)
         have = os.path.getsize(part) if os.path.exists(part) else 0
         handle = None
@@ -850,11 +865,11 @@ class Staging:
 
     def build(self, environment):
         app, final = self.app, self.app.path("releases", self.release)
-        app.sweep()
         fresh = not app.complete(self.release)
+        drop_tree(final + b".tmp")
         if fresh and os.path.lexists(final):
             disk("rename", final, final + b".tmp")       # damaged beyond its manifest: made anew
-            app.sweep()
+            drop_tree(final + b".tmp")
         place = final + b".tmp" if fresh else final
         folders = {place}
         if fresh:
@@ -909,10 +924,11 @@ class Session:
     """One connection: answers requests, one at a time."""
 
     def __init__(self, channel):
-        self.channel, self.app, self.pythons = channel, None, {}
+        self.channel, self.app, self.pythons, self.arrived = channel, None, {}, {}
         self.holder, self.idle = "", 600.0
 
     def close(self):
+        self.arrived = {}        # whoever has the lock next may touch them
         if self.app:
             self.app.unlock()
 
@@ -1066,7 +1082,7 @@ class Session:
         return {}
 
     def do_unlock(self, q):
-        self.app.unlock()
+        self.close()
         return {}
 
     def do_install(self, q):
@@ -1077,7 +1093,7 @@ class Session:
         manifest["text"] = q["manifest"]
         free_for(self.app.root, sum(size - offset for _, size, offset, _ in q["blobs"]), len(manifest["files"]))
         app = self.locked_app()
-        transfer = Transfer(self.channel, app)
+        transfer = Transfer(self.channel, app, self.arrived)
         with self.channel.beating():
             for sha, size, offset, packing in q["blobs"]:
                 transfer.receive(sha, size, offset, packing)
@@ -1090,8 +1106,9 @@ class Session:
             if app.pointer("current") == release:
                 with app.state():
                     changed = app.bashrc.write(q["environment"])
-            app.journal("install", release=release, blobs=len(transfer.arrived), holder=self.holder)
-        return {"missing": {}, "new": new, "blobs": len(transfer.arrived), "environment_changed": changed}
+            app.journal("install", release=release, blobs=len(self.arrived), holder=self.holder)
+            self.arrived = {}
+        return {"missing": {}, "new": new, "environment_changed": changed}
 
     def do_set_environment(self, q):
         if (self.app.bashrc.read() or "").rstrip("\n") == q["text"].rstrip("\n"):
@@ -1109,8 +1126,14 @@ class Session:
             raise Refused("foreign-release", app.foreign(), "move it away, or set board.root")
         with app.state():
             app.resolve()
-            if app.pending():
-                raise Refused("locked", "another switch waits to be confirmed", "confirm it, revert it, or wait")
+            pending = app.pending()
+            if pending and pending["release"] != release:
+                app.undo(pending, "given up for another")    # we hold the lock: its controller is gone
+            elif pending:
+                pending.update(clock(), within=q["within"])
+                app.save_pending(pending)
+                app.watch(pending)
+                return {"former": pending["former"]}
             if app.pointer("current") == release:
                 return {"former": release}
             return {"former": app.begin(release, q["within"], app.note(release).get("environment"))}
@@ -1231,8 +1254,10 @@ class Session:
     def follow(self, group, out, err):
         streams, status, line = {group.out: out, group.err: err}, b"", self.channel.reading
         open_ends = [group.status, line, group.out, group.err]
-        while group.status in open_ends or (streams and len(open_ends) > 1):
-            ready = select.select(open_ends, [], [], BEAT)[0]
+        ended = None
+        # A process that left the group may hold the pipes for ever: what it says is not our output any more.
+        while len(open_ends) > 1 and (ended is None or time.monotonic() < ended + 1):
+            ready = select.select(open_ends, [], [], BEAT if ended is None else 0.2)[0]
             self.channel.beat()
             for handle in ready:
                 if handle == line:
@@ -1240,12 +1265,11 @@ class Session:
                 data = os.read(handle, 65536)
                 if not data:
                     open_ends.remove(handle)
+                    ended = time.monotonic() if handle == group.status else ended
                 elif handle == group.status:
                     status += data
                 else:
                     streams[handle].feed(data)
-            if group.status not in open_ends and not ready:
-                break                  # a process that left the group holds the pipe: not our output any more
         out.end()
         report = json.loads(status.decode("ascii")) if status else {"ended": "killed", "status": -9}
         if report["ended"] == "not-started":
