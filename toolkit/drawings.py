@@ -206,8 +206,14 @@ def dog() -> Image.Image:
     c.oval(cream, 128, 134, 36, 30)
     c.polygon(cream, (119, 50), (137, 50), (142, 116), (114, 116))
     for side in (-1, 1):
-        c.polygon(dark, (128 + side * 40, 54), (128 + side * 76, 70), (128 + side * 80, 136),
-                  (128 + side * 62, 142), (128 + side * 50, 92))
+        c.polygon(
+            dark,
+            (128 + side * 40, 54),
+            (128 + side * 76, 70),
+            (128 + side * 80, 136),
+            (128 + side * 62, 142),
+            (128 + side * 50, 92),
+        )
         c.oval(dark, 128 + side * 71, 132, 11, 17)
         c.eye(128 + side * 25, 98, 9)
         c.line(dark, 4, (128 + side * 16, 80), (128 + side * 34, 80))

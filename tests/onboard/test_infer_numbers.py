@@ -218,9 +218,10 @@ def test_both_sides_mean_the_same_by_picture():
 
 
 def test_saving_leaves_no_half_file(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"the one before")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.jpg").write_bytes(b"the one before")
     # JPEG can't be as wide as this.
     with pytest.raises(OSError, match=r"broken data stream|encoder error"):
-        infer.save(Image.new("RGB", (70000, 1)), str(tmp_path), "a.jpg")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]
-    assert (tmp_path / "a.jpg").read_bytes() == b"the one before"
+        infer.save(Image.new("RGB", (70000, 1)), str(tmp_path / "out"), "a.jpg")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jpg"]
+    assert (tmp_path / "out" / "a.jpg").read_bytes() == b"the one before"

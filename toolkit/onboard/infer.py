@@ -22,6 +22,7 @@ Python 3.6 to 3.13, NumPy 1.16 and later, Pillow 5 and later, and pyACL, which C
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import math
@@ -87,7 +88,8 @@ def say(text):
     try:
         print("".join(c if c.isprintable() else "?" for c in text))
     except OSError:
-        pass
+        # What is still buffered must go somewhere too, or Python's last flush fails and spoils the exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 class Progress:
@@ -395,18 +397,23 @@ def softmax(logits):
     return shifted / shifted.sum()
 
 
-def best(confidences, count):
-    """Return the ids of the ``count`` best classes, best first; equal ones by their ids."""
-    return [int(i) for i in np.argsort(-confidences, kind="mergesort")[:count]]
+def best(logits, count):
+    """Return the ids of the ``count`` best classes, best first; equal ones by their ids.
+
+    Of the logits: many confidences can be 0.0 at once.
+    """
+    return [int(i) for i in np.argsort(-logits, kind="mergesort")[:count]]
 
 
 def class_name(labels, number):
     return labels[number] if number < len(labels) else "unknown"
 
 
-def load_font(size):
+@functools.lru_cache(maxsize=None)
+def load_font(path, size):
+    """Return a font, and whether it comes in any size and with any letters."""
     try:
-        return ImageFont.truetype(FONT, size), True
+        return ImageFont.truetype(path, size), True
     except (OSError, ImportError):  # no such font, or a Pillow built without FreeType
         return ImageFont.load_default(), False
 
@@ -431,13 +438,13 @@ def annotate(image, text):
         image = image.copy()
     draw = ImageDraw.Draw(image)
     size = 20
-    font, scalable = load_font(size)
+    font, scalable = load_font(FONT, size)
     if not scalable:
         text = text.encode("latin-1", "replace").decode("latin-1")  # all that the built-in font can draw
     width, height = text_size(draw, text, font)
     while scalable and size > 8 and 10 + width > image.width:
         size -= 1
-        font, scalable = load_font(size)
+        font, scalable = load_font(FONT, size)
         width, height = text_size(draw, text, font)
     x = max(0, min(10, image.width - width))
     y = max(0, min(50, image.height - height))
@@ -534,7 +541,7 @@ class Run:
         if not np.isfinite(logits).all():
             return self.fail(name, ValueError(f"scores are not finite: {logits[:5].tolist()}"))
         confidences = softmax(logits)
-        top = best(confidences, self.options.top_k)
+        top = best(logits, self.options.top_k)
         name_of_best = class_name(self.labels, top[0])
         ms["postprocess"] = clock.split()
         try:
@@ -611,6 +618,7 @@ def infer(options, summary):
         model.check_fits(spec)
         summary.update(load_seconds=round(clock.split() / 1000.0, 6), batch=model.batch,
                        input=str(model.input), output=str(model.output))
+        Image.preinit()  # or the first picture's decoding would count Pillow's search for decoders
         for _ in range(options.warmup):  # the first execution also sets things up: it is not timed
             model.execute(model.batch)
         run.all(model, spec)
