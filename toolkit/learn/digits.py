@@ -2,7 +2,7 @@
 CIFAR-10-like ones.
 
 The pictures are those of the UCI set "Optical Recognition of Handwritten Digits" (its test part). They come
-with scikit-learn, so no network is needed. """
+with scikit-learn, so no network is needed."""
 
 from __future__ import annotations
 

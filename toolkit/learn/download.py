@@ -50,7 +50,7 @@ class Download:
         wrong.
 
         What arrived stays in ``target.part`` after a cut, and the next attempt, or the next run, asks for the
-        rest. """
+        rest."""
         if urlsplit(self.url).scheme not in ("http", "https"):
             raise InputError(f"data.url={self.url}: only http and https", hint=self._by_hand())
         self.target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ class Download:
         return ""
 
     def _by_hand(self) -> str:
-        return f"fetch {self.url} elsewhere and put it at {self.target}, or set data.root to the extracted one"
+        return f"fetch {self.url} and put it at {self.target}, or set data.root to the extracted one"
 
     def _fetch_parts(self, emit: Emit) -> None:
         fruitless = 0

@@ -58,7 +58,7 @@ def train(
     """Train in a worker and return its report with a ``summary``.
 
     ``out`` gets ``model.ckpt``, ``last.ckpt``, ``best.ckpt`` and ``history.csv``, the same bytes for the same
-    settings. ``work`` keeps the checkpoints of epochs, from which an interrupted training goes on. """
+    settings. ``work`` keeps the checkpoints of epochs, from which an interrupted training goes on."""
     if settings.where is not Where.local:
         raise errors.ConfigError(
             f"train.where={settings.where.value}: this function trains on this machine only",
@@ -69,7 +69,7 @@ def train(
     if report["accuracy"] is None:
         said = "seeded initial weights, untrained" if not settings.epochs else f"loss {report['loss']:.4f}"
     else:
-        said = f"{report['accuracy']:.2%} of the held-out {data.name} pictures right, {settings.epochs} epochs"
+        said = f"{report['accuracy']:.2%} of the held-out {data.name} right, {settings.epochs} epochs"
     if report["resumed_from"]:
         said += f", gone on after epoch {report['resumed_from']}"
     return {**report, "summary": said}
