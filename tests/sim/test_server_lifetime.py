@@ -194,11 +194,7 @@ def test_thirty_two_boards_serve_at_once(tmp_path: Path) -> None:
         assert len({address.host_key for address in simulation.addresses}) == 32
         pipe = subprocess.PIPE
         clients = [
-            subprocess.Popen(
-                [*ssh_command(a), f"{a.user}@{a.host}", "cat; pwd"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
+            subprocess.Popen([*ssh_command(a), f"{a.user}@{a.host}", "cat; pwd"], stdin=pipe, stdout=pipe)
             for a in simulation.addresses
         ]
         answers = [client.communicate(b"x" * 100_000, timeout=60)[0] for client in clients]

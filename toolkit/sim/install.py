@@ -29,9 +29,10 @@ _ATC = """#!/bin/bash
 # Like the real wrapper: find the package, put its libraries and modules in front, run the compiler.
 PKG_PATH="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)"
 export LD_LIBRARY_PATH="${PKG_PATH}/lib64:${LD_LIBRARY_PATH}"
-export PYTHONPATH="${PKG_PATH}/python/site-packages:${PYTHONPATH}"
-exec python3 -c '%s' "$@"
-""" % RUN_MODULE.format(module="ascend_sim.atc")  # noqa: UP031 - the text is full of braces
+# set_env.sh leaves a colon at the end, which Python takes for the working folder.
+export PYTHONPATH="${PKG_PATH}/python/site-packages${PYTHONPATH:+:${PYTHONPATH%:}}"
+exec python3 -c '@RUN@' "$@"
+""".replace("@RUN@", RUN_MODULE.format(module="ascend_sim.atc"))
 
 # acl.so of the early CANN lay in a folder named acl, and PYTHONPATH named that folder; later ones name its
 # parent.

@@ -54,8 +54,14 @@ async def carry(client: socket.socket, server: socket.socket, faults: LineFaults
     try:
         await asyncio.gather(up, down)
     except _Dropped:
-        # A reset instead of an orderly end: what is on its way is lost.
+        down.cancel()
+        # A reset instead of an orderly end: what is on its way to the client is lost, what it sent arrives.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):
+            while await loop.sock_recv(server, _CHUNK):
+                pass
     except OSError:
         pass
     finally:
@@ -91,6 +97,8 @@ async def _direction(
             for limit, drops in limits:
                 if limit and seen >= limit:
                     if drops:
+                        await queue.put((0, b""))
+                        await deliver
                         raise _Dropped
                     await asyncio.Event().wait()
     finally:

@@ -321,7 +321,7 @@ async def _main() -> int:
     end = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, end.set)
     loop.add_signal_handler(signal.SIGHUP, end.set)
-    # Ctrl-C is for whoever started us; the end of standard input tells us what came of it. Handled, not ignored:
+    # Ctrl-C is for whoever started us; the end of standard input tells what came of it. Handled, not ignored:
     # what is ignored stays so in the boards' programs (and a shell in the background had it ignored for us).
     for number in (signal.SIGINT, signal.SIGQUIT):
         loop.add_signal_handler(number, lambda: None)
