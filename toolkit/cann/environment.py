@@ -27,7 +27,7 @@ def environment_script(cann: CannSettings) -> str:
 
 
 def toolkit_script(cann: CannSettings) -> str:
-    """Shell text that puts ``atc`` on PATH on a host with this CANN's toolkit. Raises as environment_script."""
+    """Shell text that puts ``atc`` on PATH on a host with this CANN's toolkit (raises as the above)."""
     return _script(cann.toolkits, cann.version, "board.cann.toolkits")
 
 

@@ -1,9 +1,10 @@
 """CANN's version numbers: parsing, ordering, choosing by range.
 
-The forms that occur: ``20.2``, ``20.1.rc1``, ``20.2.alpha001`` (2020 and 2021, named by the year), then from 5.0
-on ``5.0.4``, ``5.0.4.6`` (a patch), ``5.1.RC1.alpha005``, ``6.0.0.alpha003``, ``8.2.RC1.alpha003``,
-``8.1.RC1.beta1``, ``8.5.0``, ``9.1.0.beta.1`` and ``8.0.T63``: names of packages in public install scripts, and the
-version table of the Ascend samples, whose dates show that the alphas of 8.2.RC1 appeared before 8.2.RC1.
+The forms that occur: ``20.2``, ``20.1.rc1``, ``20.2.alpha001`` (2020 and 2021, named by the year), then from
+5.0 on ``5.0.4``, ``5.0.4.6`` (a patch), ``5.1.RC1.alpha005``, ``6.0.0.alpha003``, ``8.2.RC1.alpha003``,
+``8.1.RC1.beta1``, ``8.5.0``, ``9.1.0.beta.1`` and ``8.0.T63``: names of packages in public install scripts,
+and the version table of the Ascend samples, whose dates show that the alphas of 8.2.RC1 appeared before
+8.2.RC1.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ RangedT = TypeVar("RangedT", bound=Ranged)
 
 
 def parse_version(text: str) -> Version | None:
-    """Return a CANN version such as ``20.2``, ``5.0.4`` or ``8.0.RC1`` in sortable form; None if it isn't one."""
+    """Return a CANN version such as ``20.2``, ``5.0.4`` or ``8.0.RC1`` in sortable form, or None."""
     match = _PATTERN.match(text.strip())
     if match is None:
         return None

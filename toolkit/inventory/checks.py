@@ -174,7 +174,7 @@ def _unique_addresses(drafts: Sequence[Draft], boards: Sequence[Board], problems
     for draft, board in zip(drafts, boards, strict=True):
         if not board.host:
             continue
-        address = (board.kind, board.jump, board.host.lower(), board.port or 22)
+        address = (board.kind, board.jump, draft.address or board.host.lower(), board.port or 22)
         other = first.setdefault(address, draft)
         if other is not draft and other.name != draft.name:
             where = f"{board.host}:{board.port or 22}"

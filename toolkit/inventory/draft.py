@@ -35,12 +35,16 @@ class Layer:
 
 @dataclass
 class Draft:
-    """A machine, unchecked. ``node`` is where it begins."""
+    """A machine, unchecked. ``node`` is where it begins.
+
+    ``address`` tells two machines apart where ``host`` does not, as with the entries of an ssh_config.
+    """
 
     name: str
     node: Node
     kind: str = "board"
     layer: Layer = field(default_factory=Layer)
+    address: str = ""
 
     @property
     def label_texts(self) -> dict[str, str]:

@@ -102,17 +102,37 @@ class _Object(list[tuple[str, Any]]):
 
 def from_json(text: str, name: str) -> Node:
     """Return JSON as nodes without lines. :raises ValueError: it is not JSON."""
-    return from_data(json.loads(text, object_pairs_hook=_Object), yaml.Mark(name, 0, -1, 0, None, 0))
+    return from_data(json.loads(text, object_pairs_hook=_Object), mark_in(name, -1), name)
 
 
-def from_data(value: Any, mark: Any) -> Node:
-    """Return plain ``value`` as nodes that all stand at ``mark``."""
+def mark_in(name: str, line: int) -> Any:
+    """Return a place: a line, counted from 0, of the file ``name``; -1 for no line in particular."""
+    return yaml.Mark(name, 0, line, 0, None, 0)
+
+
+def from_data(value: Any, mark: Any, name: str = "") -> Node:
+    """Return plain ``value`` as nodes that all stand at ``mark``.
+
+    With ``name`` their places are that name and the keys on the way, ``fleet.py boards.cam-01.port``.
+    """
+
+    def inner(item: Any, key: object) -> Node:
+        if not name:
+            return from_data(item, mark)
+        below = f"{name}{'.' if ' ' in name else ' '}{key}"
+        return from_data(item, mark_in(below, -1), below)
+
     if isinstance(value, _Object | dict):
         members = value if isinstance(value, _Object) else value.items()
-        pairs = [(scalar(str(key), mark), from_data(item, mark)) for key, item in members]
+        pairs = []
+        for key, item in members:
+            node = inner(item, key)
+            pairs.append((scalar(str(key), node.start_mark), node))
         return MappingNode(f"{_TAG}map", pairs, mark, mark)
     if isinstance(value, list):
-        return SequenceNode(f"{_TAG}seq", [from_data(item, mark) for item in value], mark, mark)
+        return SequenceNode(
+            f"{_TAG}seq", [inner(item, number) for number, item in enumerate(value)], mark, mark
+        )
     kinds = {bool: "bool", int: "int", float: "float", type(None): "null"}
     kind = kinds.get(type(value), "str")
     shown = "" if value is None else json.dumps(value) if kind != "str" else str(value)

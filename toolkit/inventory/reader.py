@@ -11,14 +11,17 @@ from pathlib import Path
 from yaml.nodes import Node
 
 from toolkit.errors import ConfigError
-from toolkit.inventory import native
+from toolkit.inventory import ansible, native
+from toolkit.inventory import ssh_config as ssh_config_file
+from toolkit.inventory.ansible_ini import read_ini
 from toolkit.inventory.board import Board
 from toolkit.inventory.checks import finish
 from toolkit.inventory.draft import Draft
 from toolkit.inventory.nodes import Problems, compose, near
+from toolkit.inventory.program import read_printed, read_program
 
 _YAML = (".yaml", ".yml", ".json")
-_SUFFIXES = (*_YAML, ".ini", "")
+_SUFFIXES = (*_YAML, ".ini", ".py", ".sh", "")
 
 
 def load(
@@ -66,16 +69,30 @@ def _no_collection() -> Iterator[None]:
 def _read(
     spec: str, folders: Sequence[Path], ssh_config: str, limit: float, problems: Problems
 ) -> list[Draft]:
+    if spec.startswith("ssh:"):
+        return ssh_config_file.read_ssh(spec.removeprefix("ssh:"), ssh_config)
     path = _find(spec, folders)
     shown = _shown(path)
+    if path.suffix == ".json":
+        # Read as YAML, which it nearly always is, for the sake of lines in messages.
+        with contextlib.suppress(ConfigError):
+            return _document(compose(_bytes(path, shown), shown), path, problems)
+        return read_printed(_text(path, shown), shown, problems, path.parent)
     if path.suffix in _YAML:
-        return read_document(compose(_bytes(path, shown), shown), problems)
-    raise ConfigError(f"{shown}: not a YAML file")
+        return _document(compose(_bytes(path, shown), shown), path, problems)
+    if os.access(path, os.X_OK):
+        return read_program(path, shown, limit, problems)
+    return read_ini(_text(path, shown), shown, problems, path.parent)
 
 
-def read_document(root: Node | None, problems: Problems) -> list[Draft]:
-    """Return the machines of a document in our own form."""
+def _document(root: Node | None, path: Path, problems: Problems) -> list[Draft]:
+    if root is not None and ansible.is_ansible(root):
+        return ansible.read_yaml(root, problems, path.parent)
     return native.read(root, problems)
+
+
+def _text(path: Path, shown: str) -> str:
+    return _bytes(path, shown).decode("utf-8-sig", "replace")
 
 
 def _find(spec: str, folders: Sequence[Path]) -> Path:
