@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from toolkit import pictures
-from toolkit.preprocess import Preprocess
+from toolkit.preprocess import Preprocess, aipp_config
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1])]
 
@@ -150,6 +150,30 @@ def test_variants_of_models(root, name):
     succeeded(release.run())
     agrees(release, tolerance)
     assert release.summary()["batch"] == options.get("batch", 1)
+
+
+@pytest.mark.parametrize("color_order", ["RGB", "BGR"])
+def test_normalisation_inside_the_om(root, color_order):
+    """The AIPP file goes through (simulated) ATC; the board feeds bytes and gets the scores of the float path."""
+    spec = dataclasses.replace(SPEC, color_order=color_order)
+    model = network(spec)
+    (root / "small.onnx").write_bytes(model)
+    (root / "aipp.cfg").write_text(aipp_config(spec))
+    atc = [sys.executable, "-m", "ascend_sim.atc", "--model=small.onnx", "--framework=5", "--output=small"]
+    flags = ["--soc_version=Ascend310", "--insert_op_conf=aipp.cfg", "--output_type=FP32"]
+    subprocess.run([*atc, *flags], cwd=root, env={"PYTHONPATH": str(SIMULATED_CANN)}, check=True)
+    fed = dataclasses.replace(spec, aipp=True)
+    release = make_release(root, fed, model, (root / "small.om").read_bytes())
+    pictures.draw_samples(release.pictures)
+    succeeded(release.run())
+    assert release.summary()["input"] == "uint8 [1, 40, 48, 3]"
+    scores = np.array([line["logits"] for line in release.results()])
+    names = [line["picture"] for line in release.results()]
+    release.spec = spec
+    # The om computes in float16; scores go up to 10.
+    np.testing.assert_allclose(scores, release.reference(names), rtol=0, atol=0.06)
+    release.spec = dataclasses.replace(spec, color_order="BGR" if color_order == "RGB" else "RGB")
+    assert np.abs(scores - release.reference(names)).max() > 1
 
 
 @pytest.mark.parametrize("limit", ["10", "5", "1"])
