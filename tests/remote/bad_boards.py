@@ -1,4 +1,4 @@
-"""Servers in various bad moods, and a TCP proxy that can delay, throttle, cut and reset a link. Loopback only."""
+"""Servers in bad moods, and a TCP proxy that delays, throttles, cuts and resets a link. Loopback only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def refused() -> Iterator[int]:
 
 @contextlib.contextmanager
 def blackhole() -> Iterator[int]:
-    """A port whose queue of connections is full: the kernel drops what asks for more, as a dead host would."""
+    """A port whose queue of connections is full: the kernel drops what asks for more, as a dead host does."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.socket())
         server.bind(("127.0.0.1", 0))
@@ -44,7 +44,7 @@ def blackhole() -> Iterator[int]:
 
 @contextlib.contextmanager
 def talker(say: bytes, *, hang_up: bool) -> Iterator[int]:
-    """Accepts every connection, says ``say``, and then waits (or hangs up). ``say=b""``: a server without a banner."""
+    """Accepts every connection, says ``say``, and then waits (or hangs up)."""
     server = socket.socket()
     server.bind(("127.0.0.1", 0))
     server.listen(16)
@@ -81,19 +81,36 @@ def talker(say: bytes, *, hang_up: bool) -> Iterator[int]:
 class _Sleepy(paramiko.ServerInterface):
     """Lets everybody in, but falls asleep at ``at`` (login, channel, exec) until ``wake`` is set."""
 
-    def __init__(self, at: str, wake: threading.Event) -> None:
+    def __init__(self, at: str, wake: threading.Event, password: str, method: str) -> None:
         self._at = at
         self._wake = wake
+        self._password = password
+        self._method = method
 
     def _perhaps_sleep(self, at: str) -> None:
         if at == self._at:
             self._wake.wait()
 
     def get_allowed_auths(self, username: str) -> str:
-        return "publickey"
+        return self._method
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        good = self._method == "password" and password == self._password
+        return paramiko.common.AUTH_SUCCESSFUL if good else paramiko.common.AUTH_FAILED
+
+    def check_auth_interactive(self, username: str, submethods: str) -> paramiko.InteractiveQuery | int:
+        if self._method != "keyboard-interactive":
+            return paramiko.common.AUTH_FAILED
+        return paramiko.InteractiveQuery("login", "", ("Password: ", False))
+
+    def check_auth_interactive_response(self, responses: list[str]) -> int:
+        good = responses == [self._password]
+        return paramiko.common.AUTH_SUCCESSFUL if good else paramiko.common.AUTH_FAILED
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         self._perhaps_sleep("login")
+        if self._method != "publickey":
+            return paramiko.common.AUTH_FAILED
         return paramiko.common.AUTH_SUCCESSFUL
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
@@ -104,14 +121,28 @@ class _Sleepy(paramiko.ServerInterface):
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         self._perhaps_sleep("exec")
+        if self._at == "":
+            threading.Thread(target=self._talk, args=(channel,), name="sleepy-talk").start()
         return self._at != "no exec"
+
+    @staticmethod
+    def _talk(channel: paramiko.Channel) -> None:
+        with contextlib.suppress(OSError, paramiko.SSHException, EOFError):
+            channel.sendall(b"welcome")
+            channel.close()
 
 
 @contextlib.contextmanager
-def sleepy(at: str, host_key: Path, **transport_options: tuple[str, ...]) -> Iterator[int]:
+def sleepy(
+    at: str,
+    host_key: Path,
+    password: str = "",
+    method: str = "publickey",
+    **transport_options: tuple[str, ...],
+) -> Iterator[int]:
     """An SSH server that stops in the middle of the protocol: a real one, over paramiko's server side.
 
-    ``at``: login, channel, exec (falls asleep there), no channel, no exec (refuses), or "".
+    ``at``: login, channel, exec (falls asleep there), no channel, no exec (refuses), or "": says "welcome".
     ``transport_options``: the lists of algorithms, such as ``_preferred_kex``.
     """
     server = socket.socket()
@@ -133,7 +164,7 @@ def sleepy(at: str, host_key: Path, **transport_options: tuple[str, ...]) -> Ite
             transport.add_server_key(key)
             transports.append(transport)
             with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
-                transport.start_server(event=threading.Event(), server=_Sleepy(at, wake))
+                transport.start_server(event=threading.Event(), server=_Sleepy(at, wake, password, method))
 
     thread = threading.Thread(target=run, name="sleepy")
     thread.start()
@@ -155,8 +186,8 @@ def sleepy(at: str, host_key: Path, **transport_options: tuple[str, ...]) -> Ite
 class Proxy:
     """A TCP proxy to ``port``. ``delay``: seconds each way. May be cut, throttled or reset while in use.
 
-    ``turns`` counts how often the direction of the bytes changed from the server's to the client's: with a delay,
-    each turn is a round trip that the client waited for.
+    ``turns`` counts how often the direction of the bytes changed from the server's to the client's: with a
+    delay, each turn is a round trip that the client waited for.
     """
 
     def __init__(self, port: int, delay: float = 0.0) -> None:
@@ -240,7 +271,7 @@ class Proxy:
             self._pump(reader, far_writer, "client"),
             self._pump(far_reader, writer, "server"),
         ]
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        with contextlib.suppress(OSError, asyncio.CancelledError):
             await asyncio.gather(*jobs)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, side: str) -> None:

@@ -1,7 +1,7 @@
-"""A real OpenSSH server on a loopback port, for tests: its own host key, its own account rules, its own config.
+"""A real OpenSSH server on a loopback port, for tests: its own host keys, account key and config.
 
-Runs as whoever runs the tests and logs in as the same user (any other needs root). ``require()`` skips, saying
-so, where there is no ``sshd``; CI installs it.
+Runs as whoever runs the tests and logs in as the same user (any other needs root). ``require()`` skips,
+saying so, where there is no ``sshd``; CI installs it.
 """
 
 from __future__ import annotations

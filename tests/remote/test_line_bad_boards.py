@@ -64,7 +64,7 @@ def test_twelve_bad_boards_beside_healthy_ones(
         other_key = sshd_server.new_key(tmp_path, "ed25519", "other").with_suffix(".pub").read_text()
 
         def address(name: str, port: int, **changes: object) -> Address:
-            # One key for all: the host keys of the proxies' far side and of the sleepy servers are the sshd's own.
+            # One key for all: behind the proxies, and in the sleepy servers, it is the sshd's own.
             return board(
                 name=name,
                 port=port,

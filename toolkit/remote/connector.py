@@ -135,7 +135,7 @@ class Connector:
         try:
             channel = jump.open_channel("direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0))
         except (OSError, EOFError, paramiko.SSHException) as error:
-            raise self.guard.fate or self._jump_error(hop, error) from None
+            raise self.guard.fate or self._jump_error(hop, jump, error) from None
         return channel
 
     def _log_in(self, hop: Hop, wire: Wire) -> None:
@@ -224,10 +224,10 @@ class Connector:
             hint="the board is overloaded, or its PAM or name service hangs (UseDNS no helps)",
         )
 
-    def _jump_error(self, hop: Hop, error: Exception) -> RemoteError:
+    def _jump_error(self, hop: Hop, jump: LineTransport, error: Exception) -> RemoteError:
         if not isinstance(error, paramiko.ChannelException):
             return self.lost()
-        text = plain(str(error.text), 120)
+        text = plain(jump.channel_refusal or str(error.text), 120)
         low = text.lower()
         if "refused" in low:
             cause, hint = "refused", "is sshd running on the board, is the port right (board.port)?"

@@ -125,6 +125,7 @@ class Login:
         """
         try:
             if not self._with_keys(transport) and not self._with_password(transport):
+                self._allowed = self._allowed or transport.login_methods
                 raise self._failure()
         finally:
             if self._agent is not None:

@@ -74,6 +74,10 @@ class LineTransport(ServiceRequestingTransport):
         self._asked_for_service = False
         self.offered: dict[str, list[str]] = {}
         """What the server can do, by kind, for messages."""
+        self.login_methods: list[str] = []
+        """What the server said it takes, when it last refused a login."""
+        self.channel_refusal = ""
+        """The server's words when it refused a channel; paramiko keeps the number only."""
         # Each of these waits is watched, with a better error; paramiko's own limits must not come first.
         self.banner_timeout = self.auth_timeout = self.channel_timeout = self.clear_to_send_timeout = 86400.0
 
@@ -105,6 +109,13 @@ class LineTransport(ServiceRequestingTransport):
             }
         return parsed
 
+    def _parse_channel_open_failure(self, m: Message) -> None:
+        m.get_int()
+        m.get_int()
+        self.channel_refusal = m.get_text()
+        m.rewind()
+        super()._parse_channel_open_failure(m)
+
     def start_exec(self, channel: paramiko.Channel, command: str) -> None:
         """Ask for ``command`` on ``channel`` without waiting for the confirmation (see
         :func:`exec_refused`).
@@ -125,6 +136,11 @@ def exec_refused(channel: paramiko.Channel) -> bool:
 
 
 class _AuthHandler(AuthOnlyHandler):
+    def _parse_userauth_failure(self, m: Message) -> None:
+        self.transport.login_methods = m.get_list()
+        m.rewind()
+        super()._parse_userauth_failure(m)
+
     def send_auth_request(
         self, username: str, method: str, finish_message: Callable[[Message], None] | None = None
     ) -> list[str]:
