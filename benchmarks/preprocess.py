@@ -9,7 +9,7 @@ For three kinds of JPEG it prints milliseconds for each phase (the best of N, si
 - ours: resize, then one product and one sum (toolkit/preprocess.py; infer.py on the boards does the same);
 - aipp: resize alone: the om does the rest;
 - arithmetic: the two without decoding and resizing;
-- draft: decode with the reduced scale that JPEG offers: quickest for large pictures, but it changes pixels, so
+- draft: decode with the reduced scale that JPEG offers: quick for large pictures, but it changes pixels, so
   nothing here uses it; the last column says by how much (mean and largest difference after normalisation).
 """
 

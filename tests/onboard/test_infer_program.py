@@ -154,7 +154,7 @@ def test_variants_of_models(root, name):
 
 @pytest.mark.parametrize("color_order", ["RGB", "BGR"])
 def test_normalisation_inside_the_om(root, color_order):
-    """The AIPP file goes through (simulated) ATC; the board feeds bytes and gets the scores of the float path."""
+    """The AIPP file goes through ATC; the board feeds bytes and gets the scores of the float path."""
     spec = dataclasses.replace(SPEC, color_order=color_order)
     model = network(spec)
     (root / "small.onnx").write_bytes(model)
