@@ -55,6 +55,14 @@ def test_every_kind_of_key(
     assert greet(board(client=client, key_file=str(key)), limits) == b"welcome"
 
 
+def test_ecdsa_keys_without_a_comment_with_and_without_padding(tmp_path: Path) -> None:
+    # The length of the secret number decides; of 16 keys both kinds are among them all but surely.
+    for n in range(16):
+        key = login.load_key(str(sshd_server.new_key(tmp_path, "ecdsa", f"key-{n}")))
+        assert key is not None
+        assert key.can_sign()
+
+
 def test_a_key_is_loaded_once_for_all_boards(sshd: sshd_server.Sshd, board: Maker, limits: Limits) -> None:
     assert greet(board(), limits) == b"welcome"
     first = login.load_key(str(sshd.key))

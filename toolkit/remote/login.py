@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import paramiko
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from paramiko.agent import AgentSSH
 from paramiko.ssh_exception import BadAuthenticationType
 
@@ -76,16 +78,41 @@ class _Unreadable(Exception):
 def _read_key(path: str) -> _Loaded:
     # The errors of the libraries may carry bytes of the key: only our own words go on.
     try:
-        head = Path(path).read_bytes()[:64]
-        if not head.lstrip().startswith(_BEGIN):
+        data = Path(path).read_bytes()
+        if not data.lstrip().startswith(_BEGIN):
             return _Loaded(None, "is not a private key (is it the .pub file?)")
-        return _Loaded(paramiko.PKey.from_path(path))
+        return _Loaded(_parse_key(path, data))
     except OSError as error:
         return _Loaded(None, error.strerror or "cannot be read")
     except (TypeError, paramiko.PasswordRequiredException):
         return _Loaded(None, "is protected by a passphrase: add it to the ssh-agent (ssh-add)")
     except Exception:
         return _Loaded(None, "is damaged, or of a kind that is not supported (ed25519, rsa, ecdsa are)")
+
+
+def _parse_key(path: str, data: bytes) -> paramiko.PKey:
+    """Read a key as ``PKey.from_path`` does, where that can.
+
+    It parses an RSA key twice, and half of all ECDSA keys without a comment not at all: where OpenSSH's
+    format needs no padding, its ``_unpad_openssh`` takes the last byte of the empty comment's length for
+    that of the padding.
+    """
+    load = (
+        serialization.load_ssh_private_key
+        if b"BEGIN OPENSSH" in data[:40]
+        else serialization.load_pem_private_key
+    )
+    loaded = load(data, password=None)
+    key: paramiko.PKey
+    if isinstance(loaded, rsa.RSAPrivateKey):
+        key = paramiko.RSAKey(key=loaded)
+    elif isinstance(loaded, ec.EllipticCurvePrivateKey):
+        key = paramiko.ECDSAKey(vals=(loaded, loaded.public_key()))
+    else:
+        key = paramiko.PKey.from_path(path)
+    if os.path.exists(path + "-cert.pub"):
+        key.load_certificate(path + "-cert.pub")
+    return key
 
 
 class _Agent(AgentSSH):
