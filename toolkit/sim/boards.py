@@ -25,7 +25,7 @@ import re
 import shlex
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from toolkit.sim import install
 from toolkit.sim.spec import SimBoard, SimulationError
@@ -224,8 +224,12 @@ def _refresh(record: Path, home: Path, layout: install.Install) -> None:
                 if folder == home:
                     break
                 folder.rmdir()  # ends at the first one that is not empty
-    for name in layout.folders:
-        (home / name).mkdir(parents=True, exist_ok=True)
+    # Each folder once, parents first: most of the time that a new board takes is spent on folders.
+    parents = {above for name in wanted for above in PurePath(name).parents}
+    parents |= {each for name in layout.folders for each in (PurePath(name), *PurePath(name).parents)}
+    for parent in sorted(parents):
+        if not (home / parent).is_dir():
+            (home / parent).mkdir()
     for name, (text, mode) in layout.files.items():
         _write(home / name, text, mode)
     for name, target in layout.links.items():
@@ -235,13 +239,13 @@ def _refresh(record: Path, home: Path, layout: install.Install) -> None:
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    """Write ``path`` if it does not hold ``text`` already: beside it, then renamed over it."""
+    """Write ``path`` unless it holds ``text`` already: beside it, then renamed over it. Needs its folder."""
     data = text.encode()
     try:
         if path.read_bytes() == data:
             return
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        pass
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     with open(new, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
         stream.write(data)
@@ -252,7 +256,9 @@ def _link(path: Path, target: str) -> None:
     """Make the symbolic link ``path`` point to ``target``; replaces another link in one step."""
     if path.is_symlink() and os.readlink(path) == target:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.symlink_to(target)
+        return
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     with contextlib.suppress(FileNotFoundError):
         new.unlink()
