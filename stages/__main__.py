@@ -106,6 +106,7 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str], shown: Renderer) -> int:
     if _completing(arguments):
+        _complete_verbs(arguments, shown)
         return _hydra(arguments, None, [], [], None, shown)
     arguments, rest = _split_rest(arguments)
     flags, arguments = _take_flags(arguments)
@@ -120,6 +121,19 @@ def _run(arguments: list[str], shown: Renderer) -> int:
 
 def _completing(arguments: Sequence[str]) -> bool:
     return any(argument in ("-sc", "--shell-completion") for argument in arguments)
+
+
+def _complete_verbs(arguments: Sequence[str], shown: Renderer) -> None:
+    """Answer the shell with the verbs that fit, and hide ours from Hydra, which completes the overrides."""
+    line = os.environ.get("COMP_LINE", "")
+    if not any(argument.startswith("query=") for argument in arguments) or not line:
+        return
+    *before, last = [*line.split()[1:], *([""] if line.endswith(" ") else [])] or [""]
+    known = sorted({*verb_names(), *stage_names()})
+    if not any(word in known for word in before):
+        shown.line(" ".join(name for name in known if name.startswith(last)))
+    left = [word for word in before if word not in known and not word.startswith("--")]
+    os.environ["COMP_LINE"] = " ".join(["deploy", *left, last])
 
 
 def _split_rest(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -1,0 +1,114 @@
+"""What a new user gets wrong: one clear line, the right exit code, no traceback, nothing half done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Demo, Deploy
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["+board=simm"], "did you mean sim?"),
+        (["board=999"], "board=999: there is no such board"),
+        (["pln", "+board=sim"], "did you mean plan?"),
+        (["plan", "train"], "one verb at a time"),
+        (["+board=sim", "train.epcohs=3"], "train.epcohs: there is no such setting; did you mean train.epochs?"),
+        (["+board=sim", "+typo=1"], "typo: there is no such setting"),
+        (["+board=sim", "+train.typo=1"], "train.typo: there is no such setting"),
+        (["+board=sim", "train.epochs=-1"], "train.epochs: -1 is too small"),
+        (["+board=sim", "train.epochs=many"], "train.epochs: Value 'many'"),
+        (["+board=sim", "preprocess.std=[0,1,1]"], "preprocess.std"),
+        (["+board=sim", "preprocess.mean=[0.5"], "not an override"),
+        (["+board=sim", "export.format=air"], "MindSpore writes AIR only on Ascend"),
+        (["+board=sim", "export.format=mindir"], "ATC does not read .mindir"),
+        (["+board=sim", "model.from=model.pt"], "model.from: model.pt ends in none of"),
+        (["+board=sim", "model.from=nowhere.onnx"], "nowhere.onnx does not exist"),
+        (["+board=sim", "board.password=Mind@123"], "a secret does not stand in the config"),
+        (["+board=sim", "infer.device=4"], "the board has 1 chip"),
+        (["+board=200dk", "board.count=2"], "only simulated boards can be counted"),
+        (["inventory=nowhere"], "nowhere"),
+        ([], "no board is chosen"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_one_line_and_exit_code_2(deploy: Deploy, tmp_path: Path, arguments: list[str], text: str) -> None:
+    done = deploy(*arguments, json_lines=False)
+    assert done.code == 2, done.out + done.err
+    first, *more = done.err.strip().splitlines()
+    assert text in done.err.replace("\n", " ")
+    assert first.startswith("error: ")
+    assert all(line.startswith("  ") for line in more)
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "run" / ".deploy" / "artefacts").exists(), "refused before anything was made"
+
+
+@pytest.mark.e2e
+def test_several_problems_are_listed_at_once(deploy: Deploy) -> None:
+    done = deploy("+board=sim", "train.epochs=-1", "infer.top_k=0", "verify.max_difference=0")
+    assert done.code == 2
+    (error,) = done.of("error")
+    assert [problem.split(":")[0] for problem in error["problems"]] == [
+        "train.epochs",
+        "infer.top_k",
+        "verify.max_difference",
+    ]
+
+
+@pytest.mark.e2e
+def test_picture_folders(demo: Demo, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for folder, text in ((tmp_path / "nowhere", "does not exist"), (empty, "no pictures")):
+        done = demo.deploy("+board=sim", f"infer.pictures={folder}", json_lines=False)
+        assert done.code == 2, done.out
+        assert text in done.err
+
+
+@pytest.mark.e2e
+def test_a_text_file_named_jpg_is_told_and_the_rest_goes_on(demo: Demo, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    good = next((demo.home / ".deploy" / "artefacts").glob("*/pictures/3_*.png"))
+    (folder / "three.png").write_bytes(good.read_bytes())
+    (folder / "text.jpg").write_text("not a picture")
+    done = demo.deploy("+board=sim", "board.count=1", f"infer.pictures={folder}")
+    assert done.code == 0, done.err
+    (outcome,) = done.boards.values()
+    assert outcome["figures"]["failed"] == ["text.jpg"]
+
+
+@pytest.mark.e2e
+def test_damaged_model_files(demo: Demo, tmp_path: Path) -> None:
+    artefacts = demo.home / ".deploy" / "artefacts"
+    checkpoint = tmp_path / "cut.ckpt"
+    checkpoint.write_bytes(next(artefacts.glob("*/model.ckpt")).read_bytes()[:1000])
+    done = demo.deploy("+board=sim", f"model.from={checkpoint}", json_lines=False)
+    assert done.code == 2, done.out + done.err
+    assert "cut.ckpt" in done.err
+    model = tmp_path / "cut.onnx"
+    model.write_bytes(next(artefacts.glob("*/model.onnx")).read_bytes()[:2000])
+    done = demo.deploy("+board=sim", f"model.from={model}", json_lines=False)
+    assert done.code in (2, 5), done.out + done.err
+    assert "ATC cannot read the model" in done.err or "cut.onnx" in done.err
+
+
+@pytest.mark.e2e
+def test_help_config_and_completion(deploy: Deploy, tmp_path: Path) -> None:
+    help_text = deploy("--help", json_lines=False)
+    assert help_text.code == 0
+    assert all(verb in help_text.out for verb in ("apply", "plan", "doctor", "sim", "exit codes"))
+    stage = deploy("train", "--help", json_lines=False)
+    assert "MindSpore" in stage.out
+    printed = deploy("--cfg", "job", "+board=sim", json_lines=False)
+    assert printed.code == 0
+    assert "soc_version: Ascend310" in printed.out
+    words = deploy(
+        "-sc", "query=bash", json_lines=False, COMP_LINE="deploy pl", COMP_POINT="9", _TEST_COMPLETION="1"
+    )
+    assert "plan" in words.out.split()
+    assert not list((tmp_path / "run").iterdir()), "looking leaves nothing behind"
