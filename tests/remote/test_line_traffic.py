@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -254,6 +255,71 @@ def test_many_lines_share_one_watchdog_thread(board: Callable[..., Address], lim
     finally:
         for line in lines:
             line.close()
+
+
+@clients
+def test_closing_from_another_thread_wakes_who_waits(
+    client: str, board: Callable[..., Address], limits: Limits
+) -> None:
+    line = open_line(board(client=client), limits, "cat")
+    caught: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            line.recv(1)
+        except LineLost as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    thread.join(0.3)
+    line.close()
+    thread.join(20)
+    assert [type(error) for error in caught] == [LineLost]
+
+
+@clients
+def test_sending_and_receiving_at_once(client: str, board: Callable[..., Address], limits: Limits) -> None:
+    payload = bytes(range(256)) * 65536  # 16 MB: more than all buffers on the way
+    with opened(board(client=client), limits, "cat") as line:
+        sender = threading.Thread(target=line.send, args=(payload,))
+        sender.start()
+        got = bytearray()
+        while len(got) < len(payload):
+            got += line.recv(1 << 16)
+        sender.join(20)
+        assert got == payload
+
+
+def test_a_name_server_that_never_answers(
+    board: Callable[..., Address], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = threading.Event()
+
+    def hang(*args: object, **options: object) -> list[object]:
+        answer.wait(30)
+        return []
+
+    monkeypatch.setattr("socket.getaddrinfo", hang)
+    try:
+        with pytest.raises(Unreachable) as caught:
+            open_line(board(host="board.invalid"), Limits(connect=0.3), "true")
+    finally:
+        answer.set()
+    assert caught.value.cause == "name-unknown"
+
+
+def test_the_next_address_is_tried(
+    sshd: sshd_server.Sshd, board: Callable[..., Address], limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bad_boards.refused() as nothing:
+        addresses = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", nothing)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", sshd.port)),
+        ]
+        monkeypatch.setattr("socket.getaddrinfo", lambda *args, **options: addresses)
+        with opened(board(host="two.faces", host_key=sshd.public()), limits, "printf x") as line:
+            assert line.recv(1) == b"x"
 
 
 def test_limits_are_not_shared(board: Callable[..., Address], limits: Limits) -> None:

@@ -168,7 +168,11 @@ class OpensshLine:
         self._stderr = Tail()
         self._log = b""
         self._state = _CONNECTING
-        self._closing = threading.Lock()
+        # Sending, receiving and closing may happen in different threads; a descriptor must not be closed, and
+        # given to somebody else, under a thread that waits for it.
+        self._sending = threading.Lock()
+        self._receiving = threading.Lock()
+        self._collecting = threading.Lock()
 
     @classmethod
     def open(cls, address: Address, limits: Limits, command: str) -> OpensshLine:
@@ -219,6 +223,7 @@ class OpensshLine:
             if pipe is not None:
                 self._fds[name] = pipe.fileno()
         os.set_blocking(self._fds["in"], False)
+        os.set_blocking(self._fds["err"], False)
         for name in ("in", "out"):
             with contextlib.suppress(OSError, AttributeError):
                 fcntl.fcntl(self._fds[name], fcntl.F_SETPIPE_SZ, _PIPE_SIZE)  # Linux
@@ -242,29 +247,34 @@ class OpensshLine:
 
         False: ``name`` is the log, and it ended.
         """
-        poll = select.poll()
-        for key in ("err", "log"):
-            if key in self._fds:
-                poll.register(self._fds[key], select.POLLIN)
-        if name in self._fds:
-            poll.register(self._fds[name], select.POLLOUT if writing else select.POLLIN)
         while True:
             self._guard.check()
-            # The watchdog ends the process, and that wakes us; the second is for a child that keeps a pipe.
-            ready = {fd for fd, _ in poll.poll(1000)}
+            poll = select.poll()
+            fd = self._fds.get(name)
             for key in ("err", "log"):
-                fd = self._fds.get(key)
-                if fd in ready and not self._take(key):
-                    poll.unregister(fd)
-                    if key == "log":
-                        os.close(fd)
-                    del self._fds[key]
+                if key in self._fds:
+                    poll.register(self._fds[key], select.POLLIN)
+            if fd is not None:
+                poll.register(fd, select.POLLOUT if writing else select.POLLIN)
+            # The watchdog ends the process, and that wakes us; the second is for a child that keeps a pipe.
+            ready = {number for number, _ in poll.poll(1000)}
+            self._collect(ready)
             if name == "log":
                 # ssh may end before it opens its log (a bad option): then stderr ends, the log never.
                 if ready or "err" not in self._fds:
                     return name in self._fds and "err" in self._fds
-            elif self._fds[name] in ready:
+            elif fd in ready:
                 return True
+
+    def _collect(self, ready: set[int]) -> None:
+        """Take what is there on stderr and the log."""
+        with self._collecting:
+            for key in ("err", "log"):
+                fd = self._fds.get(key)
+                if fd in ready and not self._take(key):
+                    del self._fds[key]
+                    if key == "log":
+                        os.close(fd)
 
     def _take(self, key: str) -> bool:
         try:
@@ -354,8 +364,8 @@ class OpensshLine:
     def send(self, data: bytes | bytearray | memoryview) -> None:
         """See :meth:`toolkit.remote.line.Line.send`."""
         view = memoryview(data).cast("B")
-        self._check_open()
-        with self._guard.traffic():
+        with self._sending, self._guard.traffic():
+            self._check_open()
             while view:
                 self._wait("in", writing=True)
                 try:
@@ -371,8 +381,8 @@ class OpensshLine:
 
     def recv(self, size: int) -> bytes:
         """See :meth:`toolkit.remote.line.Line.recv`."""
-        self._check_open()
-        with self._guard.traffic():
+        with self._receiving, self._guard.traffic():
+            self._check_open()
             self._wait("out")
             data = os.read(self._fds["out"], min(size, _PIPE_SIZE))
             if data:
@@ -381,7 +391,8 @@ class OpensshLine:
                 return data
             status = self._finish()
         # 255 is ssh's own, or the command's: its log tells.
-        if self._guard.fate is None and (status != 255 or b"Exit status 255" in self._log):
+        ended = status != 255 or b"Exit status 255" in self._log
+        if self._guard.fate is None and not self._guard.closed and ended:
             return b""
         raise self._lost()
 
@@ -391,8 +402,6 @@ class OpensshLine:
         if process is None:
             return 255
         while "log" in self._fds and self._wait("log"):
-            pass
-        while "err" in self._fds and self._take("err"):
             pass
         try:
             return process.wait(self._limits.silence)
@@ -407,28 +416,27 @@ class OpensshLine:
 
     def stderr_tail(self) -> str:
         """See :meth:`toolkit.remote.line.Line.stderr_tail`."""
-        with self._closing:
-            fd = self._fds.get("err")
-            if fd is not None and select.select([fd], [], [], 0)[0]:
-                self._take("err")
+        fd = self._fds.get("err")
+        if fd is not None:
+            self._collect({fd})
         return str(self._stderr)
 
     def close(self) -> None:
         """See :meth:`toolkit.remote.line.Line.close`."""
         self._guard.close()
         self._kill()
-        with self._closing:
+        # Whoever waits for the process is woken by its end, and leaves before the descriptors are closed.
+        with self._sending, self._receiving, self._collecting:
             process, self._process = self._process, None
+            log = self._fds.pop("log", None)
+            self._fds.clear()
+            if log is not None:
+                os.close(log)
             if process is not None:
                 process.wait(10)
                 for pipe in (process.stdin, process.stdout, process.stderr):
                     if pipe is not None:
                         pipe.close()
-            for name in ("in", "out", "err"):
-                self._fds.pop(name, None)
-            log = self._fds.pop("log", None)
-            if log is not None:
-                os.close(log)
             if self._folder is not None:
                 self._folder.cleanup()
 

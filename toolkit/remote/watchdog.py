@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -60,12 +61,14 @@ class Guard:
         """Within the block the caller waits for bytes or pushes them: silence counts."""
         if self.fate is not None:
             raise self.fate
-        self.moved = time.monotonic()
-        self._waiting += 1
+        with self._lock:  # one thread may send while another receives
+            self.moved = time.monotonic()
+            self._waiting += 1
         try:
             yield
         finally:
-            self._waiting -= 1
+            with self._lock:
+                self._waiting -= 1
 
     def check(self) -> None:
         """Raise the fate, if there is one."""
@@ -196,5 +199,11 @@ class Watchdog:
         if self._due[0][2] is guard:
             self._wake.notify()
 
+    def after_fork(self) -> None:
+        """A forked child has no threads, and none of the parent's lines."""
+        self.__init__()  # type: ignore[misc]
+
 
 WATCHDOG = Watchdog()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=WATCHDOG.after_fork)
