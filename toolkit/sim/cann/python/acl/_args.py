@@ -7,7 +7,7 @@ is ``i`` (anything with ``__index__``), a negative pointer or size wraps around,
 their arguments take any number of them.
 """
 
-import operator
+from operator import index
 from sys import version_info
 
 _MASK = {"k": (1 << 64) - 1, "K": (1 << 64) - 1, "I": (1 << 32) - 1, "H": (1 << 16) - 1, "B": (1 << 8) - 1}
@@ -29,7 +29,7 @@ def _masked(mask):
     def convert(value):
         if isinstance(value, float):
             raise ParseError
-        return operator.index(value) & mask
+        return index(value) & mask
 
     return convert
 
@@ -38,7 +38,7 @@ def _ranged(low, high):
     def convert(value):
         if isinstance(value, float):
             raise ParseError
-        value = operator.index(value)
+        value = index(value)
         if not low <= value <= high:
             raise ParseError
         return value

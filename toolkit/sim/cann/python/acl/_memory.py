@@ -16,6 +16,7 @@ import signal
 
 from . import _errors as errors
 from . import _problems
+from ._arena import Arena
 from ._state import BOARD, LOCK, PROBLEMS
 
 ALIGN = 32
@@ -25,16 +26,12 @@ HOST = "host"
 DEVICE = "device"
 _SIZE_LIMIT = 1 << 64
 
-_libc = ctypes.CDLL(None)
-_memalign = _libc.posix_memalign
-_memalign.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t, ctypes.c_size_t]
-_release = _libc.free
-_release.argtypes = [ctypes.c_void_p]
-_release.restype = None
+# Twice what the chips have: room for pieces that do not fit.
+_arenas = {DEVICE: Arena(2 * BOARD.memory_bytes * BOARD.chips + (64 << 20)), HOST: Arena(16 << 30)}
 move = ctypes.memmove
 fill = ctypes.memset
 read = ctypes.string_at
-_pointer, _byref = ctypes.c_void_p, ctypes.byref
+_insort, _left, _right = bisect.insort, bisect.bisect_left, bisect.bisect_right
 _kill, _getpid, _signal, _write = os.kill, os.getpid, signal.signal, os.write
 
 
@@ -67,15 +64,15 @@ def allocate(space, device, size, charged):
     with LOCK:
         if device is not None and device.used + charged > device.total:
             return None
-        pointer = _pointer()
-        if charged >= 1 << 47 or _memalign(_byref(pointer), 512 if space == DEVICE else 64, charged) != 0:
+        address = _arenas[space].take(charged)
+        if not address:
             return None
-        base = pointer.value + (EP_SHIFT if space == DEVICE else 0)
-        block = Allocation(space, device, pointer.value, base, size, charged)
+        base = address + (EP_SHIFT if space == DEVICE else 0)
+        block = Allocation(space, device, address, base, size, charged)
         if device is not None:
             device.used += charged
         _blocks[base] = block
-        bisect.insort(_bases, base)
+        _insort(_bases, base)
         _freed.pop(base, None)
         return block
 
@@ -87,7 +84,7 @@ def release(block):
         if len(_freed) >= 4096:
             _freed.clear()
         _freed[block.base] = (block.size, block.place)
-        _release(block.address)
+        _arenas[block.space].give(block.address, block.charged)
 
 
 def forget(block):
@@ -95,7 +92,7 @@ def forget(block):
     with LOCK:
         if _blocks.pop(block.base, None) is None:
             return
-        del _bases[bisect.bisect_left(_bases, block.base)]
+        del _bases[_left(_bases, block.base)]
         if block.device is not None:
             block.device.used -= block.charged
 
@@ -113,7 +110,7 @@ def was_freed(base):
 def find(pointer):
     """Return the block that ``pointer`` points into, or None: memory of the program's own."""
     with LOCK:
-        index = bisect.bisect_right(_bases, pointer) - 1
+        index = _right(_bases, pointer) - 1
         if index < 0:
             return None
         block = _blocks[_bases[index]]

@@ -14,6 +14,7 @@ from ._state import BOARD, DEVICES, HANDLES, LOCK, PROBLEMS, Handle, State, find
 
 api = Registry("acl")
 
+_pack, _unpack = struct.pack, struct.unpack
 _CONFIG_LIMIT = 10 * 1024 * 1024
 
 
@@ -90,7 +91,8 @@ def finalize_reference():
             return State.references, 0
         if State.references < 1:
             return 0, errors.inner(errors.REPEAT_FINALIZE, "called repeatedly or without proper aclInit.")
-        return State.references, _finalize()
+        code = _finalize()
+        return State.references, code
 
 
 @api("get_version")
@@ -153,32 +155,39 @@ def get_cann_attribute(attribute):
     return (0, 0) if 0 <= attribute < 64 else (0, errors.value(attribute, "cannAttr", "it is not known"))
 
 
+def _log_level():
+    try:
+        return int(os.environ.get("ASCEND_GLOBAL_LOG_LEVEL", "3"))
+    except ValueError:
+        return 3
+
+
+# Read once: programs still log in destructors when os is cleared already.
+_log_from = _log_level() if os.environ.get("ASCEND_SLOG_PRINT_TO_STDOUT") == "1" else 4
+_log_origin = "APP({},{})".format(os.getpid(), os.path.basename(sys.executable or "python3"))
+_log_stream, _log_time = sys.stdout, time.strftime
+
+
 @api("app_log", "is")
 def app_log(level, text):
     """Write to the log: on stdout if ASCEND_SLOG_PRINT_TO_STDOUT=1 and the level is not below
     ASCEND_GLOBAL_LOG_LEVEL (3, errors, by default)."""
-    environment = os.environ
-    try:
-        lowest = int(environment.get("ASCEND_GLOBAL_LOG_LEVEL", "3"))
-    except ValueError:
-        lowest = 3
-    if environment.get("ASCEND_SLOG_PRINT_TO_STDOUT") == "1" and lowest <= level <= 3:
-        sys.stdout.write("[{}] APP({},{}):{} {}\n".format(
-            ("DEBUG", "INFO", "WARNING", "ERROR")[max(level, 0)], os.getpid(), os.path.basename(sys.executable),
-            time.strftime("%Y-%m-%d-%H:%M:%S"), text))  # fmt: skip
+    if _log_from <= level <= 3:
+        name = ("DEBUG", "INFO", "WARNING", "ERROR")[max(level, 0)]
+        _log_stream.write("[{}] {}:{} {}\n".format(name, _log_origin, _log_time("%Y-%m-%d-%H:%M:%S"), text))
 
 
 @api("float16_to_float", "H")
 def float16_to_float(bits):
     """The number that 16 bits stand for."""
-    return struct.unpack("<e", struct.pack("<H", bits))[0]
+    return _unpack("<e", _pack("<H", bits))[0]
 
 
 @api("float_to_float16", "f")
 def float_to_float16(number):
     """The 16 bits nearest to a number."""
     try:
-        return struct.unpack("<H", struct.pack("<e", number))[0]
+        return _unpack("<H", _pack("<e", number))[0]
     except OverflowError:
         return 0x7C00 if number > 0 else 0xFC00
 
