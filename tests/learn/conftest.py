@@ -42,9 +42,9 @@ def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture(scope="session")
 def few(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """640 training and 64 held-out digits: 20 steps an epoch."""
+    """480 training and 64 held-out digits: 15 steps an epoch."""
     out = tmp_path_factory.mktemp("few")
-    for split, name, count in (("train", "data_batch_1.bin", 640), ("test", "test_batch.bin", 64)):
+    for split, name, count in (("train", "data_batch_1.bin", 480), ("test", "test_batch.bin", 64)):
         images, labels = read_split(digits, split)
         write_records(out / name, images[:count], labels[:count])
     write_classes(out, data.digits.NAMES)

@@ -77,9 +77,10 @@ def set_up(settings: TrainSettings) -> None:
         if settings.threads:
             ms.set_context(runtime_num_threads=settings.threads)
     except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0].split(". ")[0]
         raise InputError(
             f"train.device_target={settings.device_target.value}: MindSpore cannot use it here"
-            f" ({str(error).strip().splitlines()[0]})",
+            f" ({str(error).strip().splitlines()[0].split('. ')[0]})",
             hint="take train.device_target=CPU, or train where the device is (train.where)",
         ) from error
     ms.set_seed(settings.seed)
