@@ -1,0 +1,72 @@
+"""ATC's command line, and what its failures mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from toolkit.cann import atc, catalogue
+from toolkit.config.schema import AtcSettings
+from toolkit.errors import ConfigError
+from toolkit.paths import CONF
+
+
+def test_the_tutorials_command() -> None:
+    given = atc.flags(AtcSettings(), model="./resnet-90_1875.air", framework="1", output="./resnet50", soc_version="Ascend310")
+    assert atc.command(given) == [
+        "atc",
+        "--model=./resnet-90_1875.air",
+        "--framework=1",
+        "--output=./resnet50",
+        "--soc_version=Ascend310",
+    ]
+
+
+def test_settings_win_over_what_the_pipeline_derives() -> None:
+    given = atc.flags(AtcSettings(soc_version="Ascend310P3", log="error"), model="m", soc_version="Ascend310")
+    assert atc.command(given) == ["atc", "--model=m", "--soc_version=Ascend310P3", "--log=error"]
+
+
+def test_every_flag_stands_in_the_shipped_config() -> None:
+    shipped = OmegaConf.load(CONF / "atc" / "default.yaml")
+    assert set(shipped) == set(vars(AtcSettings()))
+
+
+def test_frameworks() -> None:
+    assert (atc.framework_of("air"), atc.framework_of("onnx")) == ("1", "5")
+    with pytest.raises(ConfigError, match=r"does not read \.mindir"):
+        atc.framework_of("mindir")
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("E10016: Opname [y] specified in --input_shape is not found in the model", "input_shape names an input"),
+        ("E10001: Value [Ascend999] for parameter [--soc_version] is invalid. Reason: …", "soc_version"),
+        ("[ERROR] acl.mdl.load_from_file failed: 145006", "damaged"),
+        ("ImportError: libascendcl.so: cannot open shared object file: No such file or directory", "LD_LIBRARY_PATH"),
+        ("ModuleNotFoundError: No module named 'acl'", "PYTHONPATH"),
+        ("bash: atc: command not found", "not on this machine's PATH"),
+        ("acl.rt.set_device failed: 207006", "device nodes"),
+        ("OSError: cannot open resource", "font"),
+    ],
+)
+def test_failures_are_explained(output: str, words: str) -> None:
+    entry = catalogue.explain(output)
+    assert entry is not None
+    assert words in entry.cause
+    assert entry.fix
+
+
+def test_unknown_failures_are_not_explained_away() -> None:
+    assert catalogue.explain("something new went wrong") is None
+
+
+def test_error_codes_in_order() -> None:
+    assert atc.error_codes("E10016: x\nEZ9999: y\nE10016: z") == ["E10016", "EZ9999"]
+
+
+def test_no_path_of_this_machine_is_a_default() -> None:
+    assert not [path for path in Path(CONF).rglob("*.yaml") if "/root/" in path.read_text()]

@@ -1,0 +1,99 @@
+"""When a board's answers agree with the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from toolkit.errors import InputError
+from toolkit.fleet.agreement import compare, latency, read_results
+
+REFERENCE = [
+    {"picture": "a.png", "label": 1, "logits": [0.0, 4.0, 1.0]},
+    {"picture": "b.png", "label": 0, "logits": [2.0, 1.99, 0.0]},
+    {"picture": "c.png", "label": None, "logits": [0.0, 0.0, 9.0]},
+]
+
+
+def answers(**changes: Any) -> list[dict[str, Any]]:
+    same = {entry["picture"]: {"picture": entry["picture"], "logits": entry["logits"]} for entry in REFERENCE}
+    for name, value in changes.items():
+        key = f"{name}.png"
+        if value is None:
+            del same[key]
+        else:
+            same[key] = {"picture": key, **value}
+    return list(same.values())
+
+
+def test_equal_answers_agree() -> None:
+    found = compare(answers(), REFERENCE, 0.01)
+    assert (found.difference, found.agreed, found.accuracy, found.labelled) == (0.0, 1.0, 1.0, 2)
+    assert found.problems == ()
+
+
+def test_the_difference_is_relative_to_the_largest_logit() -> None:
+    found = compare(answers(c={"logits": [0.0, 0.0, 8.1]}), REFERENCE, 0.2)
+    assert found.difference == pytest.approx(0.1)
+    assert found.worst == "c.png"
+    assert "more than verify.max_difference=0.05" in compare(
+        answers(c={"logits": [0.0, 0.0, 8.1]}), REFERENCE, 0.05
+    ).problems[0]
+
+
+def test_another_class_on_a_tie_is_forgiven_and_otherwise_not() -> None:
+    tie = compare(answers(b={"logits": [1.98, 2.0, 0.0]}), REFERENCE, 0.05)
+    assert tie.problems == ()
+    assert tie.accuracy == 0.5, "the accuracy is what the board really said"
+    wrong = compare(answers(a={"logits": [5.0, 4.0, 1.0]}), REFERENCE, 0.3)
+    assert wrong.disagreeing == ("a.png",)
+
+
+def test_missing_failed_and_infinite_answers() -> None:
+    assert compare(answers(a=None), REFERENCE, 0.1).missing == ("a.png",)
+    failed = compare(answers(a={"error": "not a picture"}), REFERENCE, 0.1)
+    assert failed.failed == ("a.png",)
+    assert failed.problems == ()
+    infinite = compare(answers(a={"logits": [float("nan")] * 3}), REFERENCE, 0.1)
+    assert infinite.disagreeing == ("a.png",)
+    assert infinite.problems
+    assert compare(answers(a={"logits": [1.0]}), REFERENCE, 0.1).problems, "another number of classes"
+
+
+def test_without_a_reference_there_is_nothing_to_disagree_with() -> None:
+    found = compare(answers(), [{"picture": "a.png", "label": 1}], 0.1)
+    assert (found.difference, found.agreed, found.accuracy) == (None, None, 1.0)
+    assert found.problems == ()
+
+
+@given(
+    hnp.arrays(np.float64, (4, 5), elements=st.floats(-50, 50)),
+    hnp.arrays(np.float64, (4, 5), elements=st.floats(-1, 1)),
+)
+def test_noise_within_the_tolerance_never_fails(wanted: np.ndarray, noise: np.ndarray) -> None:
+    tolerance = 0.01
+    reference = [{"picture": str(i), "label": None, "logits": row.tolist()} for i, row in enumerate(wanted)]
+    scale = np.maximum(1, np.abs(wanted).max(axis=1, keepdims=True))
+    got = wanted + noise * scale * tolerance * 0.99
+    results = [{"picture": str(i), "logits": row.tolist()} for i, row in enumerate(got)]
+    assert compare(results, reference, tolerance).problems == ()
+
+
+def test_results_from_a_board_are_not_trusted(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    for text in ("[1]\n", '{"picture": 3}\n', "{", '{"no": "picture"}\n'):
+        path.write_text(text)
+        with pytest.raises(InputError, match="not a board's results"):
+            read_results(path)
+
+
+def test_percentiles() -> None:
+    found = latency([{"ms": {"execute": value}} for value in range(1, 101)])
+    assert found == {"p50_ms": 50.5, "p99_ms": 99.01}
+    assert latency([]) == {}
