@@ -132,6 +132,16 @@ def test_a_key_from_the_agent(
         assert error.cause == "auth-failed"
 
 
+def test_a_key_with_a_passphrase_that_lies_open_in_the_agent(
+    sshd: sshd_server.Sshd, board: Maker, limits: Limits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = sshd_server.new_key(tmp_path, "ed25519", "guarded")
+    allow(sshd, key)
+    with ssh_agent(tmp_path, monkeypatch, sshd_server.new_key(tmp_path, "ed25519", "other"), key):
+        subprocess.run(["ssh-keygen", "-q", "-p", "-N", "abcdef", "-f", key], check=True, timeout=60)
+        assert greet(board(key_file=str(key)), limits) == b"welcome"
+
+
 def test_an_agent_that_hangs_is_left_alone(
     sshd: sshd_server.Sshd, board: Maker, limits: Limits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,8 @@ import sshd as sshd_server
 from toolkit.errors import LineLost, RemoteError, Unreachable
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.line import Line, open_line
+from toolkit.remote.watchdog import Guard
+from toolkit.remote.wire import Wire, dial
 
 clients = pytest.mark.parametrize("client", ["fabric", "openssh"])
 
@@ -307,6 +309,28 @@ def test_a_name_server_that_never_answers(
     finally:
         answer.set()
     assert caught.value.cause == "name-unknown"
+
+
+def push_through_timeouts(wire: Wire) -> None:
+    for _ in range(500):
+        with contextlib.suppress(TimeoutError):
+            wire.send(bytes(1 << 20))
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no TCP_USER_TIMEOUT")
+def test_the_kernels_own_time_out_is_a_broken_line_and_not_a_poll() -> None:
+    with bad_boards.talker(b"", hang_up=False) as port, bad_boards.Proxy(port) as proxy:
+        guard = Guard("board-1", Limits(), lambda: None)
+        sock = dial("127.0.0.1", proxy.port, guard, "board-1")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 65_000
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
+        sock.settimeout(0.2)
+        wire = Wire(sock, guard)
+        proxy.cut()
+        with pytest.raises(ConnectionAbortedError):
+            push_through_timeouts(wire)
+        assert isinstance(wire.error, TimeoutError)
+        wire.close()
 
 
 def test_the_next_address_is_tried(

@@ -60,11 +60,8 @@ class Wire:
     def send(self, data: Any) -> int:
         try:
             count = self._stream.send(data)
-        except TimeoutError:
-            raise
         except OSError as error:
-            self.error = self.error or error
-            raise
+            raise self._broken(error) from None
         self.sent += count
         self._guard.moved = time.monotonic()
         return count
@@ -72,11 +69,8 @@ class Wire:
     def recv(self, size: int) -> bytes:
         try:
             data = self._stream.recv(size)
-        except TimeoutError:
-            raise
         except OSError as error:
-            self.error = self.error or error
-            raise
+            raise self._broken(error) from None
         self.received += len(data)
         self._guard.moved = time.monotonic()
         if not self.greeted:
@@ -84,6 +78,14 @@ class Wire:
             if self.received > _GREETING_MAX:
                 raise EOFError
         return data
+
+    def _broken(self, error: OSError) -> OSError:
+        """Note an error of the socket; a time-out of ours (no errno) is none, the kernel's ETIMEDOUT is."""
+        if isinstance(error, TimeoutError) and error.errno is None:
+            return error
+        self.error = self.error or error
+        # paramiko would take the kernel's for ours, and try again on a socket that is dead.
+        return ConnectionAbortedError(*error.args) if isinstance(error, TimeoutError) else error
 
     def settimeout(self, timeout: float | None) -> None:
         self._stream.settimeout(timeout)
