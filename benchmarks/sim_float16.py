@@ -25,7 +25,9 @@ LIMIT = 3.0
 
 
 def resnet(blocks: tuple[int, ...], width: int, size: int, classes: int) -> onnx.ModelProto:
-    """Bottleneck ResNet with batch normalisation and random weights; input ``x`` [N,3,size,size], output ``y``."""
+    """Bottleneck ResNet with batch normalisation and random weights; input ``x`` [N,3,size,size], output
+    ``y``.
+    """
     rng = np.random.default_rng(0)
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
@@ -43,7 +45,9 @@ def resnet(blocks: tuple[int, ...], width: int, size: int, classes: int) -> onnx
     def conv(value: str, inside: int, outside: int, kernel: int, stride: int) -> str:
         scale = np.sqrt(2 / (inside * kernel * kernel))
         filters = constant(rng.normal(size=(outside, inside, kernel, kernel)) * scale)
-        value = node("Conv", [value, filters], kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4)
+        value = node(
+            "Conv", [value, filters], kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4
+        )
         mean = rng.normal(size=outside) * 0.1
         statistics = [rng.uniform(0.3, 0.7, outside), mean, mean, rng.uniform(0.8, 1.2, outside)]
         return node("BatchNormalization", [value] + [constant(item) for item in statistics])
@@ -113,7 +117,8 @@ def measure(name: str, model: onnx.ModelProto, size: int, repeats: int, threads:
     float16, result = best_time(converted, picture, repeats, threads)
     difference = float(np.abs(result - exact).max() / np.abs(exact).max())
     print(
-        f"{name:10} convert {conversion:5.2f} s   float32 {float32 * 1e3:8.2f} ms   float16 {float16 * 1e3:8.2f} ms"
+        f"{name:10} convert {conversion:5.2f} s   float32 {float32 * 1e3:8.2f} ms"
+        f"   float16 {float16 * 1e3:8.2f} ms"
         f"   ratio {float16 / float32:4.2f}   relative difference {difference:.1e}"
     )
     return float16 / float32
@@ -132,7 +137,8 @@ def main() -> int:
         ("ResNet50", resnet((3, 4, 6, 3), 64, 224, 1000), 224, 1),
     )
     ratios = [
-        measure(name, model, size, arguments.repeats * factor, arguments.threads) for name, model, size, factor in nets
+        measure(name, model, size, arguments.repeats * factor, arguments.threads)
+        for name, model, size, factor in nets
     ]
     return int(max(ratios) > LIMIT)
 

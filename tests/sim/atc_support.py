@@ -41,13 +41,17 @@ class Om:
         self.session = onnxruntime.InferenceSession(self.model, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        return self.session.run(self.meta["onnx_outputs"], dict(zip(self.meta["onnx_inputs"], arrays, strict=True)))
+        return self.session.run(
+            self.meta["onnx_outputs"], dict(zip(self.meta["onnx_inputs"], arrays, strict=True))
+        )
 
 
 class Atc:
     """Runs the converter in this process, in a folder of its own, on a board of a chosen CANN."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         self.folder, self.monkeypatch, self.capsys = folder, monkeypatch, capsys
         self.cann("5.0.4")
 
@@ -96,7 +100,9 @@ def save(path: Path, batch: int | str = 1, opset: int = 11, kind: str = "Relu", 
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 2, 8, 8])],
         [weights],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6), str(path))
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6), str(path)
+    )
 
 
 def save_nodes(

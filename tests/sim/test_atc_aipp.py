@@ -1,7 +1,9 @@
-"""Static AIPP in the simulated ATC: configuration files, limits, and every pixel against an independent NumPy version.
+"""Static AIPP in the simulated ATC: configuration files, limits, and every pixel against an independent NumPy
+version.
 
-Fields, limits, formulas and order of operations: AIPP chapters of the ATC guide (hicann/ge docs ``atc_tools/AIPP``);
-defaults of the colour matrix: hicann/ge ``aipp_op.cc`` SetCscDefaultValue; ax_swap_switch: hicann/ops-cv ``image/aipp``.
+Fields, limits, formulas and order of operations: AIPP chapters of the ATC guide (hicann/ge docs
+``atc_tools/AIPP``); defaults of the colour matrix: hicann/ge ``aipp_op.cc`` SetCscDefaultValue;
+ax_swap_switch: hicann/ops-cv ``image/aipp``.
 """
 
 from __future__ import annotations
@@ -31,8 +33,12 @@ def identity(atc: Atc, channels: int, height: int, width: int, batch: int | str 
 STATIC = "aipp_mode: static\ninput_format: RGB888_U8\n"
 
 
-def reference(picture: np.ndarray, fields: dict[str, object], channels: int, height: int, width: int) -> np.ndarray:
-    """AIPP, pixel by pixel, in Python integers and NumPy float16. ``picture``: bytes of N pictures; returns NCHW."""
+def reference(
+    picture: np.ndarray, fields: dict[str, object], channels: int, height: int, width: int
+) -> np.ndarray:
+    """AIPP, pixel by pixel, in Python integers and NumPy float16. ``picture``: bytes of N pictures; returns
+    NCHW.
+    """
     kind = str(fields["input_format"])
     get = fields.get
     out = []
@@ -78,7 +84,9 @@ def reference(picture: np.ndarray, fields: dict[str, object], channels: int, hei
 
 def convert(image: np.ndarray, fields: dict[str, object], kind: str) -> np.ndarray:
     yuv = kind.startswith("YUV")
-    default = (298, 516, 0, 298, -100, -208, 298, 0, 409) if yuv else (66, 129, 25, -38, -74, 112, 112, -94, -18)
+    default = (
+        (298, 516, 0, 298, -100, -208, 298, 0, 409) if yuv else (66, 129, 25, -38, -74, 112, 112, -94, -18)
+    )
     names = [f"matrix_r{row}c{column}" for row in range(3) for column in range(3)]
     matrix = [int(fields.get(name, value)) for name, value in zip(names, default, strict=True)]
     bias = [16, 128, 128]
@@ -122,9 +130,13 @@ def configurations(draw: st.DrawFn) -> tuple[dict[str, object], int, int, int]:
         top, left = (step * draw(st.integers(0, (size - step) // step)) for size in (height, width))
         rows = step * draw(st.integers(1, (height - top) // step))
         columns = step * draw(st.integers(1, (width - left) // step))
-        fields.update(crop=True, load_start_pos_h=top, load_start_pos_w=left, crop_size_h=rows, crop_size_w=columns)
+        fields.update(
+            crop=True, load_start_pos_h=top, load_start_pos_w=left, crop_size_h=rows, crop_size_w=columns
+        )
     if draw(st.booleans()):
-        sides = {f"{side}_padding_size": draw(st.integers(0, 3)) for side in ("top", "bottom", "left", "right")}
+        sides = {
+            f"{side}_padding_size": draw(st.integers(0, 3)) for side in ("top", "bottom", "left", "right")
+        }
         fields.update(padding=True, padding_value=draw(st.sampled_from([0.0, 1.5, -3.0])), **sides)
     return fields, channels, height, width
 
@@ -146,12 +158,17 @@ def model_size(fields: dict[str, object], height: int, width: int) -> tuple[int,
 def test_every_pixel_equals_numpy(
     atc: Atc, settings_: tuple[dict[str, object], int, int, int], seed: int, opset: int, gears: bool
 ) -> None:
-    """All formats, switches, crops, matrices and paddings, in several opsets, with and without batch gears: no bit off."""
+    """All formats, switches, crops, matrices and paddings, in several opsets, with and without batch gears:
+    no bit off.
+    """
     fields, channels, height, width = settings_
     assume(width >= 2)
     rows, columns = model_size(fields, height, width)
     identity(atc, channels, rows, columns, batch="N" if gears else 2, opset=opset)
-    lines = [f"  {name}: {str(value).lower() if isinstance(value, bool) else value}" for name, value in fields.items()]
+    lines = [
+        f"  {name}: {str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in fields.items()
+    ]
     flags = [config(atc, "aipp_mode: static\n" + "\n".join(lines))]
     if gears:
         flags += [f"--input_shape=x:-1,{channels},{rows},{columns}", "--dynamic_batch_size=1,2"]
@@ -167,10 +184,20 @@ def test_every_pixel_equals_numpy(
 def test_the_input_becomes_bytes_of_the_picture(atc: Atc) -> None:
     """acl reports uint8 (4), NHWC (1) and the source size whatever --input_format says; C=1 for YUV420SP."""
     identity(atc, 3, 8, 8)
-    text = STATIC + "src_image_size_w: 12 src_image_size_h: 10 crop: true load_start_pos_w: 2 load_start_pos_h: 1"
+    text = (
+        STATIC
+        + "src_image_size_w: 12 src_image_size_h: 10 crop: true load_start_pos_w: 2 load_start_pos_h: 1"
+    )
     om = atc.om(config(atc, text))
     assert om.meta["inputs"] == [
-        {"name": "x", "dtype": 4, "format": 1, "dims": [1, 10, 12, 3], "onnx_dims": [1, 10, 12, 3], "size": 360}
+        {
+            "name": "x",
+            "dtype": 4,
+            "format": 1,
+            "dims": [1, 10, 12, 3],
+            "onnx_dims": [1, 10, 12, 3],
+            "size": 360,
+        }
     ]
     om = atc.om(config(atc, "aipp_mode: static input_format: YUV420SP_U8"))
     assert om.meta["inputs"][0]["dims"] == [1, 8, 8, 1]
@@ -181,22 +208,44 @@ def test_the_input_becomes_bytes_of_the_picture(atc: Atc) -> None:
 def test_aipp_info_has_the_fields_of_the_struct(atc: Atc) -> None:
     """aclAippInfo (acl_mdl.h): what acl.mdl.get_first_aipp_info hands on."""
     identity(atc, 3, 8, 8)
-    info = atc.om(config(atc, STATIC + "mean_chn_1: 7 min_chn_2: 1.5 var_reci_chn_0: 0.25 rbuv_swap_switch: true")).meta[
-        "aipp"
-    ]
+    info = atc.om(
+        config(atc, STATIC + "mean_chn_1: 7 min_chn_2: 1.5 var_reci_chn_0: 0.25 rbuv_swap_switch: true")
+    ).meta["aipp"]
     assert info["related_input"] == 0
     assert (info["inputFormat"], info["srcImageSizeW"], info["srcImageSizeH"]) == (3, 8, 8)
-    assert (info["cscSwitch"], info["rbuvSwapSwitch"], info["cropSwitch"], info["paddingSwitch"]) == (0, 1, 0, 0)
-    assert (info["meanChn1"], info["minChn2"], info["varReciChn0"], info["varReciChn3"]) == (7, 1.5, 0.25, 1.0)
+    assert (info["cscSwitch"], info["rbuvSwapSwitch"], info["cropSwitch"], info["paddingSwitch"]) == (
+        0,
+        1,
+        0,
+        0,
+    )
+    assert (info["meanChn1"], info["minChn2"], info["varReciChn0"], info["varReciChn3"]) == (
+        7,
+        1.5,
+        0.25,
+        1.0,
+    )
     assert info["outDims"][0]["srcDims"] == {"name": "x", "dimCount": 4, "dims": [1, 3, 8, 8]}
     assert (info["outDims"][0]["srcSize"], info["outDims"][0]["aippOutSize"]) == (768, 384)
     yuv = atc.om(config(atc, "aipp_mode: static input_format: YUV420SP_U8 csc_switch: true")).meta["aipp"]
-    assert [yuv[f"matrixR{r}C{c}"] for r in range(3) for c in range(3)] == [298, 516, 0, 298, -100, -208, 298, 0, 409]
+    assert [yuv[f"matrixR{r}C{c}"] for r in range(3) for c in range(3)] == [
+        298,
+        516,
+        0,
+        298,
+        -100,
+        -208,
+        298,
+        0,
+        409,
+    ]
     assert [yuv[f"inputBias{i}"] for i in range(3)] == [16, 128, 128]
 
 
 def test_torch_style_normalisation_of_cifar10(atc: Atc) -> None:
-    """ATC guide normalization_config: mean 0, min = 255 m, var_reci = 1 / (255 s) is Normalize(m, s) of pixels / 255."""
+    """ATC guide normalization_config: mean 0, min = 255 m, var_reci = 1 / (255 s) is Normalize(m, s) of
+    pixels / 255.
+    """
     identity(atc, 3, 4, 4)
     mean, deviation = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2023, 0.1994, 0.2010])
     lines = [f"min_chn_{i}: {255 * mean[i]} var_reci_chn_{i}: {1 / (255 * deviation[i])}" for i in range(3)]
@@ -207,11 +256,15 @@ def test_torch_style_normalisation_of_cifar10(atc: Atc) -> None:
 
 
 def test_jpeg_yuv_to_rgb(atc: Atc) -> None:
-    """ATC guide CSC_config, JPEG range: (256 0 359) (256 -88 -183) (256 454 0), input bias 0 128 128; grey stays grey."""
+    """ATC guide CSC_config, JPEG range: (256 0 359) (256 -88 -183) (256 454 0), input bias 0 128 128; grey
+    stays grey.
+    """
     identity(atc, 3, 2, 2)
     rows = ((256, 0, 359), (256, -88, -183), (256, 454, 0))
     matrix = " ".join(f"matrix_r{r}c{c}: {rows[r][c]}" for r in range(3) for c in range(3))
-    om = atc.om(config(atc, f"aipp_mode: static input_format: YUV420SP_U8 csc_switch: true {matrix} input_bias_0: 0"))
+    om = atc.om(
+        config(atc, f"aipp_mode: static input_format: YUV420SP_U8 csc_switch: true {matrix} input_bias_0: 0")
+    )
     grey = np.array([10, 100, 200, 255, 128, 128], np.uint8).reshape(1, 3, 2, 1)
     for plane in om(grey)[0][0]:
         assert plane.tolist() == [[10, 100], [200, 255]]
@@ -230,7 +283,9 @@ def test_a_uint8_model_gets_bytes(atc: Atc) -> None:
 
 
 def test_two_inputs_each_with_its_own(atc: Atc) -> None:
-    """One aipp_op an input, told apart by related_input_rank; twice the same place is refused (insert_aipp_op_util.cc)."""
+    """One aipp_op an input, told apart by related_input_rank; twice the same place is refused
+    (insert_aipp_op_util.cc).
+    """
     nodes = [helper.make_node("Concat", ["a", "b"], ["y"], axis=1)]
     save_nodes(atc.folder / "net.onnx", nodes, {"a": [1, 3, 2, 2], "b": [1, 1, 2, 2]}, ["y"])
     grey = "aipp_op { aipp_mode: static related_input_rank: 1 input_format: YUV400_U8 mean_chn_0: 1 }"
@@ -272,7 +327,7 @@ def test_image_gears(atc: Atc) -> None:
         (STATIC + "input_bias_0: -1", "input_bias_0 of -1"),
         (STATIC + "csc_switch: maybe", "boolean field"),
         (STATIC + "crop", "expected ':'"),
-        (STATIC + "mean_chn_0: \"1\"", "got a string"),
+        (STATIC + 'mean_chn_0: "1"', "got a string"),
         ("aipp_mode: static input_format: RGB565", 'Unknown enumeration value of "RGB565"'),
         ("aipp_mode: static input_format: YUYV_U8", "not supported"),
         (STATIC + "resize: true", "resize"),
@@ -280,18 +335,29 @@ def test_image_gears(atc: Atc) -> None:
         (STATIC + "src_image_size_w: 4097", "[0, 4096]"),
         (STATIC + "src_image_size_w: 9 src_image_size_h: 8", "the model's input is 8x8"),
         (STATIC + "crop: true crop_size_w: 8", "can only be 0 when crop and padding are switched off"),
-        (STATIC + "src_image_size_w: 9 src_image_size_h: 9 crop: true load_start_pos_w: 2", "outside the picture"),
-        (STATIC + "src_image_size_w: 9 src_image_size_h: 9 crop: true crop_size_w: 7", "the model's input is 8x8"),
+        (
+            STATIC + "src_image_size_w: 9 src_image_size_h: 9 crop: true load_start_pos_w: 2",
+            "outside the picture",
+        ),
+        (
+            STATIC + "src_image_size_w: 9 src_image_size_h: 9 crop: true crop_size_w: 7",
+            "the model's input is 8x8",
+        ),
         (STATIC + "padding: true left_padding_size: 33", "[0, 32]"),
         (STATIC + "src_image_size_w: 8 src_image_size_h: 8 padding: true left_padding_size: 1", "padding"),
         ("aipp_mode: static input_format: YUV400_U8", "the model's input has 3"),
-        ("aipp_mode: static input_format: YUV420SP_U8 src_image_size_w: 9 src_image_size_h: 8 crop: true", "even"),
+        (
+            "aipp_mode: static input_format: YUV420SP_U8 src_image_size_w: 9 src_image_size_h: 8 crop: true",
+            "even",
+        ),
         (STATIC + "related_input_rank: 1", "related_input_rank 1"),
         (STATIC + 'related_input_name: "x"', "convert rank failed"),
     ],
 )
 def test_wrong_configurations(atc: Atc, text: str, reason: str) -> None:
-    """E10052 with the reason: unknown and missing fields, each limit of the template, and sizes that do not fit."""
+    """E10052 with the reason: unknown and missing fields, each limit of the template, and sizes that do not
+    fit.
+    """
     identity(atc, 3, 8, 8)
     assert reason in atc.fails("E10052", *ARGS, config(atc, text))
 
@@ -318,11 +384,15 @@ def test_fp16_inputs_and_other_shapes_are_refused(atc: Atc) -> None:
     save_nodes(atc.folder / "net.onnx", [helper.make_node("Relu", ["x"], ["y"])], {"x": [3, 8]}, ["y"])
     atc.fails("E10052", *ARGS, config(atc, STATIC))
     identity(atc, 3, 8, 8)
-    assert "no dynamic AIPP" in atc.fails("E10055", *ARGS, config(atc, "aipp_mode: dynamic max_src_image_size: 999"))
+    assert "no dynamic AIPP" in atc.fails(
+        "E10055", *ARGS, config(atc, "aipp_mode: dynamic max_src_image_size: 999")
+    )
 
 
 def test_prototxt_forms(atc: Atc) -> None:
-    """Text format: colon before braces, angle brackets, separators, comments, either quote, signs and exponents."""
+    """Text format: colon before braces, angle brackets, separators, comments, either quote, signs and
+    exponents.
+    """
     message = prototxt.parse("a: -1 ; b : 'x\"' # c: 3\n,d { e: 1e-3 } f: < g: true > h { }")
     plain = [(name, getattr(value, "text", None)) for name, value in message.fields]
     assert plain == [("a", "-1"), ("b", 'x"'), ("d", None), ("f", None), ("h", None)]

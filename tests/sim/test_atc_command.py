@@ -1,8 +1,8 @@
 """The simulated ATC's command line: what it accepts, what it says, and how it ends.
 
-Sources: hicann/ge ``api/atc/{main_impl,cmd_flag_info}.cc`` and ``base/common/error_registry/error_registry.cc`` for
-checks, order and wording; hicann/runtime ``src/dfx/error_manager/error_manager.cc`` and users' published logs for
-the layout of each generation.
+Sources: hicann/ge ``api/atc/{main_impl,cmd_flag_info}.cc`` and
+``base/common/error_registry/error_registry.cc`` for checks, order and wording; hicann/runtime
+``src/dfx/error_manager/error_manager.cc`` and users' published logs for the layout of each generation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def without(flag: str) -> list[str]:
 
 
 def test_a_conversion_says_what_the_real_one_says(atc: Atc) -> None:
-    """Three lines on stdout, status 0, and ``<output>.om`` (hicann/ge main_impl.cc, main_impl and CheckRet)."""
+    """Three lines on stdout, status 0, and ``<output>.om`` (hicann/ge main_impl.cc, main_impl and
+    CheckRet).
+    """
     status, out, err = atc(*ARGS)
     assert (status, out.splitlines(), err) == (0, [START, "...", SUCCESS], "")
     assert (atc.folder / "net.om").read_bytes()[:4] == b"IMOD"
@@ -34,7 +36,9 @@ def test_a_conversion_says_what_the_real_one_says(atc: Atc) -> None:
 
 
 def test_old_cann_prints_brackets_and_no_process(atc: Atc) -> None:
-    """``atc`` alone under CANN 7.0.RC1, as a user posted it: E10007 with the framework's four values in brackets."""
+    """``atc`` alone under CANN 7.0.RC1, as a user posted it: E10007 with the framework's four values in
+    brackets.
+    """
     atc.cann("7.0.RC1")
     _, out, _ = atc()
     assert out.splitlines()[:4] == [
@@ -47,7 +51,9 @@ def test_old_cann_prints_brackets_and_no_process(atc: Atc) -> None:
 
 
 def test_cann_8_0_adds_process_and_time(atc: Atc) -> None:
-    """CANN 8.0.0, as a user posted it: ``E10007: [PID: 10490] 2025-03-18-09:02:18.501.341 [--framework] is ...``."""
+    """CANN 8.0.0, as a user posted it: ``E10007: [PID: 10490] 2025-03-18-09:02:18.501.341 [--framework] is
+    ...``.
+    """
     atc.cann("8.0.0")
     _, out, _ = atc()
     assert re.match(
@@ -57,11 +63,15 @@ def test_cann_8_0_adds_process_and_time(atc: Atc) -> None:
 
 
 def test_newest_cann_puts_the_title_in_front(atc: Atc) -> None:
-    """hicann/runtime error_manager.cc GetErrorMessage: ``[PID: n] <time> <Title>(<code>): <message>``, advice indented."""
+    """hicann/runtime error_manager.cc GetErrorMessage: ``[PID: n] <time> <Title>(<code>): <message>``, advice
+    indented.
+    """
     atc.cann("9.0.0")
     _, out, _ = atc()
     lines = out.splitlines()
-    assert re.match(r"\[PID: \d+\] \S+ Invalid_Argument\(E10007\): --framework is required\. The value", lines[3])
+    assert re.match(
+        r"\[PID: \d+\] \S+ Invalid_Argument\(E10007\): --framework is required\. The value", lines[3]
+    )
     assert lines[4] == "        Solution: Set a valid parameter value."
 
 
@@ -84,7 +94,9 @@ def test_help_is_no_failure(atc: Atc) -> None:
     ],
 )
 def test_a_command_line_that_getopt_refuses(atc: Atc, argv: list[str], message: str) -> None:
-    """cmd_flag_info.cc ParseCommandLine: a line on stderr, no ``...``, then the error manager's text for nothing known."""
+    """cmd_flag_info.cc ParseCommandLine: a line on stderr, no ``...``, then the error manager's text for
+    nothing known.
+    """
     status, out, err = atc(*argv)
     assert status == 255
     assert err.strip() == message
@@ -92,7 +104,9 @@ def test_a_command_line_that_getopt_refuses(atc: Atc, argv: list[str], message: 
 
 
 def test_getopt_forms_are_understood(atc: Atc) -> None:
-    """``--flag value``, ``-flag=value``, dashes for underscores and unique beginnings (cmd_flag_info.cc FormatArgv)."""
+    """``--flag value``, ``-flag=value``, dashes for underscores and unique beginnings (cmd_flag_info.cc
+    FormatArgv).
+    """
     status, out, _ = atc("--model", "net.onnx", "-framework=5", "--output=net", "--soc-ver=Ascend310")
     assert (status, out.splitlines()[-1]) == (0, SUCCESS)
 
@@ -174,7 +188,9 @@ def test_an_unknown_chip_on_a_newer_cann_is_an_inner_error(atc: Atc) -> None:
 
 
 def test_frameworks_that_cannot_be_read_are_refused_honestly(atc: Atc) -> None:
-    """An AIR (GE ModelDef: name=1 text, version=2 number, graph=7) is named as such; anything else is E10041."""
+    """An AIR (GE ModelDef: name=1 text, version=2 number, graph=7) is named as such; anything else is
+    E10041.
+    """
     (atc.folder / "net.air").write_bytes(b"\x0a\x03net" + b"\x10\x01" + b"\x3a\x02\x0a\x00")
     out = atc.fails("E10055", "--model=net.air", "--framework=1", "--output=net", "--soc_version=Ascend310")
     assert "simulated ATC" in out
@@ -225,7 +241,9 @@ def test_mode_3_only_reports(atc: Atc) -> None:
 
 
 def test_logs_go_to_files_and_only_on_request_to_stdout(atc: Atc) -> None:
-    """ATC guide --log: stdout needs ASCEND_SLOG_PRINT_TO_STDOUT=1 and --log other than null; files below $HOME/ascend/log."""
+    """ATC guide --log: stdout needs ASCEND_SLOG_PRINT_TO_STDOUT=1 and --log other than null; files below
+    $HOME/ascend/log.
+    """
     atc.monkeypatch.setenv("ASCEND_SLOG_PRINT_TO_STDOUT", "1")
     assert "[ERROR]" not in atc(*without("model"), "--model=none")[1]
     assert "[ERROR] GE(" in atc(*without("model"), "--model=none", "--log=error")[1]
@@ -241,12 +259,16 @@ def test_every_message_can_be_filled() -> None:
         count = entry.message.count("%s")
         text = errors.fill(code, tuple("100%s" for _ in range(count)), brackets=True)
         assert text.count("100%s") == count
-    old = errors.block(errors.AtcError("E10016", "data", "input_shape"), boards.Board({"cann_version": "7.0.0"}))
+    old = errors.block(
+        errors.AtcError("E10016", "data", "input_shape"), boards.Board({"cann_version": "7.0.0"})
+    )
     assert old.startswith("E10016: Opname [data] specified in [--input_shape] is not found in the model.")
 
 
 def test_as_a_program(atc: Atc) -> None:
-    """The wrapper on PATH runs ``python -m ascend_sim.atc "$@"``; the shell sees 255 for FAILED (0xFFFFFFFF)."""
+    """The wrapper on PATH runs ``python -m ascend_sim.atc "$@"``; the shell sees 255 for FAILED
+    (0xFFFFFFFF).
+    """
     environment = {**os.environ, "PYTHONPATH": str(PYTHON), "HOME": str(atc.folder)}
     command = [sys.executable, "-m", "ascend_sim.atc"]
     done = subprocess.run([*command, *ARGS], env=environment, capture_output=True, text=True, check=False)
@@ -263,5 +285,8 @@ def test_without_onnx_it_names_the_missing_module(atc: Atc) -> None:
     command = [sys.executable, "-m", "ascend_sim.atc", *ARGS]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 255
-    assert "E40020: Failed to import Python module [[ModuleNotFoundError: No module named 'onnx'.]]." in done.stdout
+    assert (
+        "E40020: Failed to import Python module [[ModuleNotFoundError: No module named 'onnx'.]]."
+        in done.stdout
+    )
     assert "Traceback" not in done.stderr

@@ -40,11 +40,16 @@ def test_the_same_model_and_flags_give_the_same_bytes(atc: Atc) -> None:
         ("E13005", b"this is no protobuf"),
         ("E13005", b""),
         ("E13005", None),
-        ("E16004", onnx.ModelProto(ir_version=6, opset_import=[helper.make_opsetid("", 11)]).SerializeToString()),
+        (
+            "E16004",
+            onnx.ModelProto(ir_version=6, opset_import=[helper.make_opsetid("", 11)]).SerializeToString(),
+        ),
     ],
 )
 def test_files_that_are_no_model(atc: Atc, code: str, content: bytes | None) -> None:
-    """E13005 failed to parse, E16004 ONNX model has no graph (error_registry.cc); None: the model cut short."""
+    """E13005 failed to parse, E16004 ONNX model has no graph (error_registry.cc); None: the model cut
+    short.
+    """
     path = atc.folder / "net.onnx"
     path.write_bytes(path.read_bytes()[:-20] if content is None else content)
     atc.fails(code, *ARGS)
@@ -52,10 +57,16 @@ def test_files_that_are_no_model(atc: Atc, code: str, content: bytes | None) -> 
 
 @pytest.mark.parametrize(
     ("kind", "opset", "named"),
-    [("Bernoulli", 15, "ai.onnx::15::Bernoulli"), ("Relu", 19, "ai.onnx::19::Conv"), ("Relu", 7, "ai.onnx::7::Conv")],
+    [
+        ("Bernoulli", 15, "ai.onnx::15::Bernoulli"),
+        ("Relu", 19, "ai.onnx::19::Conv"),
+        ("Relu", 7, "ai.onnx::7::Conv"),
+    ],
 )
 def test_operators_and_versions_without_parser(atc: Atc, kind: str, opset: int, named: str) -> None:
-    """E16002 with the registry's key (hicann parser onnx_parser.cc AdapterOpType); versions 8 to 18 are registered."""
+    """E16002 with the registry's key (hicann parser onnx_parser.cc AdapterOpType); versions 8 to 18 are
+    registered.
+    """
     save(atc.folder / "net.onnx", kind=kind, opset=opset)
     assert named in atc.fails("E16002", *ARGS)
 
@@ -70,7 +81,9 @@ def test_versions_with_parser(atc: Atc, opset: int) -> None:
 
 
 def test_two_domains_are_one_too_many(atc: Atc) -> None:
-    """E16005: nodes without a domain are ambiguous to ATC's parser when the model imports two (onnx_parser.cc)."""
+    """E16005: nodes without a domain are ambiguous to ATC's parser when the model imports two
+    (onnx_parser.cc).
+    """
     model = onnx.load(atc.folder / "net.onnx")
     model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 2))
     onnx.save(model, atc.folder / "net.onnx")
@@ -97,12 +110,16 @@ def test_two_domains_are_one_too_many(atc: Atc) -> None:
     ],
 )
 def test_wrong_input_shapes(atc: Atc, code: str, shape: str) -> None:
-    """option_utils.cc ParseInputShape; wrong names and ranks in the parser; the last contradicts Conv's weights."""
+    """option_utils.cc ParseInputShape; wrong names and ranks in the parser; the last contradicts Conv's
+    weights.
+    """
     atc.fails(code, *ARGS, f"--input_shape={shape}")
 
 
 def test_open_dimensions_need_input_shape(atc: Atc) -> None:
-    """ATC guide --input_shape: required when the model has unknown dimensions; it also overrides known ones."""
+    """ATC guide --input_shape: required when the model has unknown dimensions; it also overrides known
+    ones.
+    """
     save(atc.folder / "net.onnx", batch="N")
     atc.fails("E10011", *ARGS)
     om = atc.om("--input_shape=x:4,3,8,8")
@@ -142,7 +159,9 @@ BATCH, IMAGE = "--input_shape=x:-1,3,8,8", "--input_shape=x:1,3,-1,-1"
     ],
 )
 def test_wrong_gears(atc: Atc, code: str, flags: list[str]) -> None:
-    """option_utils.cc CheckDynamic*, multi_batch_options.cc CheckDynamicParams; 2 to 100 profiles (ATC guide)."""
+    """option_utils.cc CheckDynamic*, multi_batch_options.cc CheckDynamicParams; 2 to 100 profiles (ATC
+    guide).
+    """
     atc.fails(code, *ARGS, *flags)
 
 
@@ -171,13 +190,17 @@ def test_every_gear_has_to_compile(atc: Atc) -> None:
         helper.make_node("Flatten", ["x"], ["f"], axis=1),
         helper.make_node("Gemm", ["f", "w"], ["y"]),
     ]
-    save_nodes(atc.folder / "net.onnx", nodes, {"x": [1, 3, 8, 8]}, ["y"], {"w": np.ones((192, 4), np.float32)})
+    save_nodes(
+        atc.folder / "net.onnx", nodes, {"x": [1, 3, 8, 8]}, ["y"], {"w": np.ones((192, 4), np.float32)}
+    )
     assert atc(*ARGS, IMAGE, "--dynamic_image_size=8,8;4,16")[0] == 0
     atc.fails("E19999", *ARGS, IMAGE, "--dynamic_image_size=8,8;16,16")
 
 
 def test_out_nodes(atc: Atc) -> None:
-    """ATC guide --out_nodes: node:index; E10016 for a node that is not there, E11016 for an index it does not have."""
+    """ATC guide --out_nodes: node:index; E10016 for a node that is not there, E11016 for an index it does not
+    have.
+    """
     om = atc.om("--out_nodes=conv:0;last:0")
     assert [output["name"] for output in om.meta["outputs"]] == ["conv:0:c", "last:0:y"]
     om = atc.om("--out_nodes=conv:0")
@@ -188,7 +211,8 @@ def test_out_nodes(atc: Atc) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "dtype"), [("FP16", np.float16), ("FP32", np.float32), ("UINT8", np.uint8), ("last:0:INT8", np.int8)]
+    ("flag", "dtype"),
+    [("FP16", np.float16), ("FP32", np.float32), ("UINT8", np.uint8), ("last:0:INT8", np.int8)],
 )
 def test_output_type(atc: Atc, flag: str, dtype: type) -> None:
     """ATC guide --output_type: one type for all outputs, or node:index:TYPE."""
@@ -196,7 +220,10 @@ def test_output_type(atc: Atc, flag: str, dtype: type) -> None:
     (result,) = om(np.ones((1, 3, 8, 8), np.float32))
     assert result.dtype == dtype
     assert result.max() == 3
-    assert om.meta["outputs"][0]["dtype"] == {"float16": 1, "float32": 0, "uint8": 4, "int8": 2}[result.dtype.name]
+    assert (
+        om.meta["outputs"][0]["dtype"]
+        == {"float16": 1, "float32": 0, "uint8": 4, "int8": 2}[result.dtype.name]
+    )
     assert om.meta["outputs"][0]["name"] == "last:0:y"
     atc.fails("E10001", *ARGS, "--output_type=nobody:0:FP16")
 
@@ -210,7 +237,9 @@ def test_input_fp16_nodes(atc: Atc) -> None:
 
 
 def test_several_inputs_and_integer_types_keep_their_order(atc: Atc) -> None:
-    """Inputs as in the graph; int64 stays int64 (acl type 9); an input without --input_shape keeps its own."""
+    """Inputs as in the graph; int64 stays int64 (acl type 9); an input without --input_shape keeps its
+    own.
+    """
     nodes = [
         helper.make_node("Gather", ["table", "index"], ["rows"]),
         helper.make_node("Add", ["rows", "more"], ["y"]),
@@ -221,7 +250,10 @@ def test_several_inputs_and_integer_types_keep_their_order(atc: Atc) -> None:
     table = {"table": np.arange(12, dtype=np.float32).reshape(3, 4)}
     save_nodes(atc.folder / "net.onnx", nodes, inputs, ["y", "best"], table, types=types)
     om = atc.om("--input_shape=more:2,4")
-    assert [(i["name"], i["dtype"], i["format"]) for i in om.meta["inputs"]] == [("index", 9, 2), ("more", 0, 2)]
+    assert [(i["name"], i["dtype"], i["format"]) for i in om.meta["inputs"]] == [
+        ("index", 9, 2),
+        ("more", 0, 2),
+    ]
     assert [o["dtype"] for o in om.meta["outputs"]] == [0, 9]
     total, best = om(np.array([2, 0]), np.zeros((2, 4), np.float32))
     assert total.tolist() == [[8, 9, 10, 11], [0, 1, 2, 3]]
@@ -245,7 +277,9 @@ def test_outputs_that_depend_on_data_are_measured(atc: Atc) -> None:
 
 
 def test_a_quantised_model_passes_through(atc: Atc) -> None:
-    """QDQ: the integer part is the model's own; nothing is rounded between QuantizeLinear and DequantizeLinear."""
+    """QDQ: the integer part is the model's own; nothing is rounded between QuantizeLinear and
+    DequantizeLinear.
+    """
     one, zero = np.array(0.5, np.float32), np.array(0, np.int8)
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),

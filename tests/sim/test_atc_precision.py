@@ -1,7 +1,8 @@
 """Arithmetic of the simulated chip: float16 by default, checked with ONNX Runtime against NumPy.
 
-ATC guide --precision_mode: force_fp16 is the default, inputs and outputs keep their type; hicann/ge atc_flags.cc
-for --is_weight_clip. All sessions run with ONNX Runtime's optimisations on: it must not drop the roundings.
+ATC guide --precision_mode: force_fp16 is the default, inputs and outputs keep their type; hicann/ge
+atc_flags.cc for --is_weight_clip. All sessions run with ONNX Runtime's optimisations on: it must not drop the
+roundings.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ def test_overflow_spreads_as_on_the_chip(atc: Atc) -> None:
     ]
     save_nodes(atc.folder / "net.onnx", nodes, {"x": [2]}, ["y"], {"big": np.array([1000], np.float32)})
     assert np.isnan(atc.om()(np.array([66, 1], np.float32))[0]).tolist() == [True, False]
-    assert atc.om("--precision_mode=must_keep_origin_dtype")(np.array([66, 1], np.float32))[0].tolist() == [0, 0]
+    assert atc.om("--precision_mode=must_keep_origin_dtype")(np.array([66, 1], np.float32))[0].tolist() == [
+        0,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("flag", ["must_keep_origin_dtype", "force_fp32", "v2=origin"])
@@ -70,7 +74,13 @@ def test_float32_when_asked(atc: Atc, flag: str) -> None:
 def test_weights_are_rounded_and_clipped(atc: Atc) -> None:
     """is_weight_clip=1 (default) makes large finite weights 65504; 0 lets them become infinite."""
     weights = np.array([0.1, 1e5, -1e6, 1e-9, np.inf], np.float32)
-    save_nodes(atc.folder / "net.onnx", [helper.make_node("Mul", ["x", "w"], ["y"])], {"x": [5]}, ["y"], {"w": weights})
+    save_nodes(
+        atc.folder / "net.onnx",
+        [helper.make_node("Mul", ["x", "w"], ["y"])],
+        {"x": [5]},
+        ["y"],
+        {"w": weights},
+    )
     one = np.ones(5, np.float32)
     expected = [np.float32(FP16(0.1)), 65504, -65504, 0, np.inf]
     assert atc.om()(one)[0].tolist() == expected
@@ -85,7 +95,9 @@ def conv(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def test_batch_normalisation_is_folded_before_rounding(atc: Atc) -> None:
-    """ConvBatchnormFusionPass first, then float16 weights: not the same as the other way round, to the last bit."""
+    """ConvBatchnormFusionPass first, then float16 weights: not the same as the other way round, to the last
+    bit.
+    """
     w, b = RNG.normal(size=(4, 3, 3, 3)).astype(np.float32), RNG.normal(size=4).astype(np.float32)
     gamma, beta, mean = (RNG.normal(size=4).astype(np.float32) for _ in range(3))
     variance = RNG.uniform(0.5, 2, 4).astype(np.float32)
@@ -127,7 +139,9 @@ def test_a_shared_weight_is_folded_for_one_reader_only(atc: Atc) -> None:
 
 
 def test_shape_arithmetic_is_not_rounded(atc: Atc) -> None:
-    """Sizes computed from shapes are numbers of the compiler: 2049 * 1 stays 2049, Resize keeps its scales."""
+    """Sizes computed from shapes are numbers of the compiler: 2049 * 1 stays 2049, Resize keeps its
+    scales.
+    """
     nodes = [
         helper.make_node("Shape", ["x"], ["shape"]),
         helper.make_node("Cast", ["shape"], ["f"], to=1),
@@ -137,13 +151,17 @@ def test_shape_arithmetic_is_not_rounded(atc: Atc) -> None:
         helper.make_node("Resize", ["x4", "", "scales"], ["z"], mode="nearest"),
     ]
     constants = {"one": np.array([1], np.float32), "scales": np.array([1, 1, 1.3, 1.3], np.float32)}
-    save_nodes(atc.folder / "net.onnx", nodes, {"x": [2049], "x4": [1, 1, 10, 10]}, ["y", "z"], constants, opset=13)
+    save_nodes(
+        atc.folder / "net.onnx", nodes, {"x": [2049], "x4": [1, 1, 10, 10]}, ["y", "z"], constants, opset=13
+    )
     y, z = atc.om()(np.ones(2049, np.float32), np.ones((1, 1, 10, 10), np.float32))
     assert (y.shape, z.shape) == ((2049,), (1, 1, 13, 13))
 
 
 def test_mixed_modes(atc: Atc) -> None:
-    """Cube operators in float16; cube_fp16in_fp32out keeps their results, allow_mix_precision keeps Exp in float32."""
+    """Cube operators in float16; cube_fp16in_fp32out keeps their results, allow_mix_precision keeps Exp in
+    float32.
+    """
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["m"]),
         helper.make_node("Exp", ["m"], ["y"]),
@@ -152,8 +170,8 @@ def test_mixed_modes(atc: Atc) -> None:
     save_nodes(atc.folder / "net.onnx", nodes, {"x": [1, 1]}, ["y"], {"w": w})
     x = np.array([[11.123]], np.float32)
     product = rounded(x) * rounded(w)
-    results = {mode: atc.om(f"--precision_mode={mode}")(x)[0] for mode in (
-        "force_fp16", "cube_fp16in_fp32out", "allow_mix_precision", "allow_fp32_to_fp16", "force_fp32")}  # fmt: skip
+    modes = ("force_fp16", "cube_fp16in_fp32out", "allow_mix_precision", "allow_fp32_to_fp16", "force_fp32")
+    results = {mode: atc.om(f"--precision_mode={mode}")(x)[0] for mode in modes}
     assert results["force_fp16"].item() == rounded(np.exp(rounded(product))).item()
     for mode, value in {
         "cube_fp16in_fp32out": np.exp(product),
@@ -181,7 +199,8 @@ def test_keep_dtype_spares_the_named_nodes(atc: Atc) -> None:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1), kinds=st.lists(st.sampled_from(
-    ["Relu", "Neg", "MaxPool", "AddSelf", "MulConst", "Transpose", "Clip", "AveragePool", "Sigmoid", "ConcatSelf"]
+    ["Relu", "Neg", "MaxPool", "AddSelf", "MulConst", "Transpose", "Clip", "AveragePool", "Sigmoid",
+     "ConcatSelf"]
 ), min_size=1, max_size=6))  # fmt: skip
 def test_any_chain_equals_numpy_rounded_after_each_step(atc: Atc, seed: int, kinds: list[str]) -> None:
     """Postponed and omitted roundings change no bit: the reference rounds after every single operator."""
@@ -208,7 +227,9 @@ def test_any_chain_equals_numpy_rounded_after_each_step(atc: Atc, seed: int, kin
             nodes.append(helper.make_node("Mul", [value, f"k{index}"], [output]))
             want = want * rounded(np.array([factor]))
         elif kind == "Clip":
-            constants.update({f"lo{index}": np.array(-0.3, np.float32), f"hi{index}": np.array(6, np.float32)})
+            constants.update(
+                {f"lo{index}": np.array(-0.3, np.float32), f"hi{index}": np.array(6, np.float32)}
+            )
             nodes.append(helper.make_node(kind, [value, f"lo{index}", f"hi{index}"], [output]))
             want = np.clip(want, rounded(np.array(-0.3)), 6)
         elif kind == "Transpose":

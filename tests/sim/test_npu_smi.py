@@ -1,8 +1,8 @@
 """The simulated npu-smi against outputs that users of real boards published, line by line.
 
-Sources: the table of driver 21.0.3.1 on Atlas 200 DK (Ascend mindxsdk-referenceapps, styletransfer) and on Atlas
-300I (mindx cards' parser); 22.0.0 on 310P3 (Ascend ModelZoo-PyTorch READMEs); 23.0.0 on 310B4 (nputop tests); the
-``printf`` formats of the driver kit's npu-smi for the rest.
+Sources: the table of driver 21.0.3.1 on Atlas 200 DK (Ascend mindxsdk-referenceapps, styletransfer) and on
+Atlas 300I (mindx cards' parser); 22.0.0 on 310P3 (Ascend ModelZoo-PyTorch READMEs); 23.0.0 on 310B4 (nputop
+tests); the ``printf`` formats of the driver kit's npu-smi for the rest.
 """
 
 from __future__ import annotations
@@ -14,10 +14,17 @@ import sys
 
 import pytest
 from atc_support import PYTHON, boards
+
 from ascend_sim import npu_smi  # isort: skip
 
 DK = {"name": "dk", "driver_version": "21.0.3.1"}
-AI1S = {"product": "Atlas 300I Model 3010", "chips": 4, "run_mode": "EP", "memory_mb": 7759, "driver_version": "22.0.4"}
+AI1S = {
+    "product": "Atlas 300I Model 3010",
+    "chips": 4,
+    "run_mode": "EP",
+    "memory_mb": 7759,
+    "driver_version": "22.0.4",
+}
 PRO = {"product": "Atlas 300I Pro", "npu_name": "310P3", "soc_version": "Ascend310P3", "run_mode": "EP",
        "memory_mb": 21534, "driver_version": "22.0.2"}  # fmt: skip
 A2 = {"product": "Atlas 200I DK A2", "npu_name": "310B4", "soc_version": "Ascend310B4", "memory_mb": 15609,
@@ -40,7 +47,9 @@ class Smi:
         return status, self.capsys.readouterr().out.splitlines()
 
     def fields(self, board: dict[str, object], *argv: str) -> dict[str, str]:
-        """Field lists as the tool's many parsers read them; each line is a tab, a label of 30 and ``: value``."""
+        """Field lists as the tool's many parsers read them; each line is a tab, a label of 30 and ``:
+        value``.
+        """
         found = {}
         for line in self(board, *argv):
             if line:
@@ -50,11 +59,9 @@ class Smi:
         return found
 
 
-@pytest.fixture()
+@pytest.fixture
 def smi(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Smi:
     return Smi(monkeypatch, capsys)
-
-
 
 
 def same_layout(got: list[str], published: str) -> None:
@@ -100,7 +107,8 @@ def test_four_chips_a_card_with_driver_22(smi: Smi) -> None:
     ]
     assert got[-5].startswith("+---")
     assert got[-4] == (
-        "| NPU     Chip                  | Process id      | Process name             | Process memory(MB)        |"
+        "| NPU     Chip                  | Process id      | Process name             | Process memory(MB) "
+        "       |"
     )
     assert got[-2].rstrip(" |") == "| No running processes found in NPU 0"
 
@@ -169,10 +177,13 @@ def test_list_mapping_and_versions(smi: Smi) -> None:
 
 
 def test_board_information(smi: Smi) -> None:
-    """print_npu_card_info: Software Version is the driver's; the last field is named by the chip's generation."""
+    """print_npu_card_info: Software Version is the driver's; the last field is named by the chip's
+    generation.
+    """
     card = smi.fields(DK, "info", "-t", "board", "-i", "0")
     assert list(card) == [
-        "NPU ID", "Product Name", "Model", "Manufacturer", "Serial Number", "Software Version", "Firmware Version",
+        "NPU ID", "Product Name", "Model", "Manufacturer", "Serial Number", "Software Version",
+        "Firmware Version",
         "Board ID", "PCB ID", "BOM ID", "Chip Count", "Faulty Chip Count",
     ]  # fmt: skip
     assert card["Software Version"] == "21.0.3.1"
@@ -210,7 +221,12 @@ def test_types(smi: Smi, kind: str, board: dict[str, object], labels: list[str])
 def test_each_chip_has_its_block(smi: Smi) -> None:
     """Without -c: the card's head, then a block per chip that ends with its Chip ID."""
     lines = smi(AI1S, "info", "-t", "usages", "-i", "0")
-    assert [line.split(":")[1].strip() for line in lines if line.startswith("\tChip ID")] == ["0", "1", "2", "3"]
+    assert [line.split(":")[1].strip() for line in lines if line.startswith("\tChip ID")] == [
+        "0",
+        "1",
+        "2",
+        "3",
+    ]
     assert smi(AI1S, "info", "-t", "proc-mem", "-i", "0", "-c", "3") == ["\tNo process in device."]
 
 

@@ -1,15 +1,15 @@
 """The simulated npu-smi: ``python -m ascend_sim.npu_smi info ...``.
 
-Tables and field lists follow the driver kit's own source (npu-smi, ``print_total_info`` and its neighbours) for
-driver 22.0.4 and later, and outputs that users published for 21.0.x and 22.0.0 to 22.0.3. Values come from the
-board's description and its faults. There are no processes in the process table: a simulated chip does not know
-who uses it.
+Tables and field lists follow the driver kit's own source (npu-smi, ``print_total_info`` and its neighbours)
+for driver 22.0.4 and later, and outputs that users published for 21.0.x and 22.0.0 to 22.0.3. Values come
+from the board's description and its faults. There are no processes in the process table: a simulated chip
+does not know who uses it.
 """
 
 import hashlib
 import re
 import sys
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from . import board as boards
 
@@ -53,7 +53,10 @@ Options:
 _KNOWN_TYPES = set(re.findall(r"[a-z0-9_-]+", _INFO_HELP.split("type: ")[1].split("Options")[0]))
 _FIRMWARE = ((25, "7.7.0.6.236"), (24, "7.3.0.1.231"), (23, "7.0.0.5.242"), (22, "1.84.15.1.310"))
 _ERRORS = {
-    "Warning": ("80E18401", "node type=SOC, sensor type=Temperature, event state=Non-critical over temperature"),
+    "Warning": (
+        "80E18401",
+        "node type=SOC, sensor type=Temperature, event state=Non-critical over temperature",
+    ),
     "Alarm": ("80E3A203", "node type=SOC, sensor type=Current, event state=Sensor abnormal"),
     "Critical": ("80E1800F", "node type=SOC, sensor type=Heartbeat, event state=Heartbeat lost"),
 }
@@ -119,7 +122,9 @@ def _info(argv: List[str], board: boards.Board) -> None:
         raise UsageError("This device does not support querying {}.".format(argv[0]), NOT_SUPPORTED)
     options = _options(argv)
     if not board.may_use_device:
-        raise UsageError("dcmi module initialize failed. ret is {}".format(DEVICE_NOT_READY), DEVICE_NOT_READY)
+        raise UsageError(
+            "dcmi module initialize failed. ret is {}".format(DEVICE_NOT_READY), DEVICE_NOT_READY
+        )
     if not options:
         _say(table(board))
     elif "-l" in options:
@@ -210,17 +215,33 @@ def table(board: boards.Board) -> str:
     name = "Name".ljust(first)
     device = "Device".ljust(first)
     if hugepages:
-        lines.append("| NPU     {}| Health          | Power(W)     Temp(C)           Hugepages-Usage(page) |".format(name))
-        lines.append("| Chip    {}| Bus-Id          | AICore(%)    {:<40}|".format(device, "Memory-Usage(MB)"))
+        lines.append(
+            "| NPU     {}| Health          | Power(W)     Temp(C)           Hugepages-Usage(page) |".format(
+                name
+            )
+        )
+        lines.append(
+            "| Chip    {}| Bus-Id          | AICore(%)    {:<40}|".format(device, "Memory-Usage(MB)")
+        )
     else:
         lines.append("| NPU     {}| Health          | Power(W)          Temp(C)              |".format(name))
-        lines.append("| Chip    {}| Bus-Id          | AICore(%)         Memory-Usage(MB)     |".format(device))
+        lines.append(
+            "| Chip    {}| Bus-Id          | AICore(%)         Memory-Usage(MB)     |".format(device)
+        )
     lines.append(double)
     state = chips(board)
     for chip in state:
         power = "NA" if chip.power is None else "{:.1f}".format(chip.power)
-        lines.append("| {:<7} {:<{}}| {:<15} | {}|".format(0, chip.name, first, chip.health, _upper(chip, power, third, wide)))
-        lines.append("| {:<7} {:<{}}| {:<15} | {}|".format(chip.number, chip.number, first, chip.bus, _lower(chip, third)))
+        lines.append(
+            "| {:<7} {:<{}}| {:<15} | {}|".format(
+                0, chip.name, first, chip.health, _upper(chip, power, third, wide)
+            )
+        )
+        lines.append(
+            "| {:<7} {:<{}}| {:<15} | {}|".format(
+                chip.number, chip.number, first, chip.bus, _lower(chip, third)
+            )
+        )
         lines.append(double if chip is state[-1] else rule)
     if hugepages and not board.is_rc and _family(board) in ("310", "310P"):
         lines += _processes(first, rule, double)
@@ -246,7 +267,9 @@ def _processes(first: int, rule: str, double: str) -> List[str]:
     inside = len(rule) - 2
     return [
         rule,
-        "| NPU     {}| Process id      | Process name             | Process memory(MB)        |".format("Chip".ljust(first)),
+        "| NPU     {}| Process id      | Process name             | Process memory(MB)        |".format(
+            "Chip".ljust(first)
+        ),
         double,
         "| {:<{}}|".format("No running processes found in NPU 0", inside - 1),
         double,
@@ -339,10 +362,17 @@ def _card_board(board: boards.Board) -> List[str]:
     ]
     if not board.is_rc and not old and _driver(board) >= (23,):
         lines.append(_field("Compatibility", "OK" if board.user == "root" else "NOT SUPPORT"))
-    lines += [_field("Board ID", "0x3ec" if board.is_rc else "0x64"), _field("PCB ID", "NA" if board.is_rc else "A")]
+    lines += [
+        _field("Board ID", "0x3ec" if board.is_rc else "0x64"),
+        _field("PCB ID", "NA" if board.is_rc else "A"),
+    ]
     lines.append(_field("BOM ID", 0 if board.is_rc else 1))
     if not board.is_rc:
-        lines += [_field("PCIe Bus Info", chips(board)[0].bus), _field("Slot ID", 0), _field("Class ID", "NA")]
+        lines += [
+            _field("PCIe Bus Info", chips(board)[0].bus),
+            _field("Slot ID", 0),
+            _field("Class ID", "NA"),
+        ]
         lines += [_field("PCI Vendor ID", "0x19E5"), _field("PCI Device ID", "0xD100" if old else "0xD500")]
         lines += [_field("Subsystem Vendor ID", "0x0200"), _field("Subsystem Device ID", "0x0100")]
     lines.append(_field("Chip Count", board.chips))
@@ -425,7 +455,10 @@ def _usages(board: boards.Board, chip: Chip) -> List[str]:
 def _memory(board: boards.Board, chip: Chip) -> List[str]:
     family = _family(board)
     if family == "310P":
-        capacity = [_field("Total DDR Capacity(MB)", chip.memory[1]), _field("DDR Capacity(MB)", chip.memory[1])]
+        capacity = [
+            _field("Total DDR Capacity(MB)", chip.memory[1]),
+            _field("DDR Capacity(MB)", chip.memory[1]),
+        ]
         return capacity + [_field("DDR Clock Speed(MHz)", 4266)]
     total = [_field("Total Capacity(MB)", chip.memory[1])] if family == "310B" else []
     return total + [_field("Capacity(MB)", chip.memory[1]), _field("Clock Speed(MHz)", 1600)]

@@ -1,7 +1,7 @@
 """AIPP configurations: fields, defaults, limits, and what they mean for a model's input.
 
-Fields and order of operations after the AIPP chapters of the ATC guide (hicann/ge docs ``atc_tools/AIPP``); which
-switch goes with which format, and what ``ax_swap_switch`` does, after hicann/ops-cv ``image/aipp``.
+Fields and order of operations after the AIPP chapters of the ATC guide (hicann/ge docs ``atc_tools/AIPP``);
+which switch goes with which format, and what ``ax_swap_switch`` does, after hicann/ops-cv ``image/aipp``.
 """
 
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
@@ -14,7 +14,8 @@ from .errors import AtcError
 FORMATS = {"YUV420SP_U8": 1, "XRGB8888_U8": 2, "RGB888_U8": 3, "YUV400_U8": 4}
 # The rest of the enumeration: known to the text format, not to static AIPP on the chips that are simulated.
 _OTHER_FORMATS = {
-    "NC1HWC0DI_FP16": 5, "NC1HWC0DI_S8": 6, "ARGB8888_U8": 7, "YUYV_U8": 8, "YUV422SP_U8": 9, "AYUV444_U8": 10,
+    "NC1HWC0DI_FP16": 5, "NC1HWC0DI_S8": 6, "ARGB8888_U8": 7, "YUYV_U8": 8, "YUV422SP_U8": 9,
+    "AYUV444_U8": 10,
     "RAW10": 11, "RAW12": 12, "RAW16": 13, "RAW24": 14, "RGB16": 15, "RGB20": 16, "RGB24": 17, "RGB8_IR": 18,
     "RGB16_IR": 19, "RGB24_IR": 20,
 }  # fmt: skip
@@ -78,7 +79,9 @@ class Aipp(NamedTuple):
     channels: int
 
     def matrix(self) -> List[List[int]]:
-        """Return the colour conversion matrix, three rows; the defaults depend on the direction (hicann/ge aipp_op.cc)."""
+        """Return the colour conversion matrix, three rows; the defaults depend on the direction (hicann/ge
+        aipp_op.cc).
+        """
         default = _YUV_TO_RGB if self.input_format.startswith("YUV") else _RGB_TO_YUV
         flat = [self.fields[name] for name in _MATRIX]
         flat = [default[index] if value is None else value for index, value in enumerate(flat)]
@@ -114,7 +117,9 @@ def read(path: str) -> List[Dict[str, Any]]:
     ops = []
     for name, value in message.fields:
         if name != "aipp_op":
-            raise _fail('line {}: Message type "domi.InsertNewOps" has no field named "{}"'.format(value.line, name))
+            raise _fail(
+                'line {}: Message type "domi.InsertNewOps" has no field named "{}"'.format(value.line, name)
+            )
         if not isinstance(value, prototxt.Message):
             raise _fail('line {}: "aipp_op" needs a message in braces'.format(value.line))
         ops.append(_typed(value))
@@ -173,14 +178,18 @@ def _convert(name: str, value: prototxt.Scalar, at: str) -> Any:
 def resolve(fields: Dict[str, Any], height: int, width: int, channels: int, image_gears: bool) -> Aipp:
     """Check one ``aipp_op`` against the model's input (``height`` and ``width`` -1 with dynamic image size).
 
-    Raises AtcError: E10052 for a configuration that breaks a rule, E10055 for dynamic AIPP, which is not simulated.
+    Raises AtcError: E10052 for a configuration that breaks a rule, E10055 for dynamic AIPP, which is not
+    simulated.
     """
     mode = fields.get("aipp_mode", "undefined")
     if mode == "undefined":
         raise _fail("When insert AIPP op, aipp_mode must be configured as static or dynamic")
     if mode == "dynamic":
         if not fields.get("max_src_image_size"):
-            raise _fail("For dynamic AIPP params, max_src_image_size must be set which number should be greater than 0")
+            raise _fail(
+                "For dynamic AIPP params, max_src_image_size must be set which number should be greater "
+                "than 0"
+            )
         raise AtcError("E10055", "this is a simulated ATC, which has no dynamic AIPP; use aipp_mode: static")
     if "input_format" not in fields:
         raise _fail("Input format of AIPP conf must be set in static aipp")
@@ -207,7 +216,9 @@ def resolve(fields: Dict[str, Any], height: int, width: int, channels: int, imag
                 "When --dynamic_image_size is set, src_image_size_w and src_image_size_h must be set to '0'"
             )
         if name == "YUV420SP_U8":
-            raise AtcError("E10055", "this is a simulated ATC: no YUV420SP_U8 together with --dynamic_image_size")
+            raise AtcError(
+                "E10055", "this is a simulated ATC: no YUV420SP_U8 together with --dynamic_image_size"
+            )
         return Aipp(name, full, (-1, -1), None, (0, 0, 0, 0), channels)
     source, crop, padding = _geometry(full, name, height, width)
     return Aipp(name, full, source, crop, padding, channels)
@@ -216,7 +227,9 @@ def resolve(fields: Dict[str, Any], height: int, width: int, channels: int, imag
 def _geometry(
     full: Dict[str, Any], name: str, height: int, width: int
 ) -> Tuple[Tuple[int, int], Optional[Tuple[int, int, int, int]], Tuple[int, int, int, int]]:
-    """Return the source size (h, w), the crop (top, left, height, width) and the padding (top, bottom, left, right)."""
+    """Return the source size (h, w), the crop (top, left, height, width) and the padding (top, bottom, left,
+    right).
+    """
     padding = (0, 0, 0, 0)
     if full["padding"]:
         sizes = [full[side + "_padding_size"] for side in ("top", "bottom", "left", "right")]
@@ -224,7 +237,9 @@ def _geometry(
     source = (full["src_image_size_h"], full["src_image_size_w"])
     if 0 in source:
         if full["crop"] or full["padding"]:
-            raise _fail("src_image_size_w and src_image_size_h can only be 0 when crop and padding are switched off")
+            raise _fail(
+                "src_image_size_w and src_image_size_h can only be 0 when crop and padding are switched off"
+            )
         source = (source[0] or height, source[1] or width)
     if source[1] < 2:
         raise _fail("src_image_size_w of {} must be in the range [2, 4096]".format(source[1]))
@@ -238,30 +253,41 @@ def _geometry(
         if crop[0] + crop[2] > source[0] or crop[1] + crop[3] > source[1]:
             raise _fail(
                 "load_start_pos plus crop_size reaches outside the picture: {} + {} > src_image_size_h {} or "
-                "{} + {} > src_image_size_w {}".format(crop[0], crop[2], source[0], crop[1], crop[3], source[1])
+                "{} + {} > src_image_size_w {}".format(
+                    crop[0], crop[2], source[0], crop[1], crop[3], source[1]
+                )
             )
     got = crop[2:] if crop else source
     if got != inner:
         raise _fail(
-            "after {} the picture is {}x{} (height x width) with {}+{} rows and {}+{} columns of padding, the model's "
-            "input is {}x{}".format("crop" if crop else "no crop", got[0], got[1], *(padding + (height, width)))
+            "after {} the picture is {}x{} (height x width) with {}+{} rows and {}+{} columns of padding, "
+            "the model's "
+            "input is {}x{}".format(
+                "crop" if crop else "no crop", got[0], got[1], *(padding + (height, width))
+            )
         )
     if name == "YUV420SP_U8":
         even = list(source) + list(crop or ())
         if any(number % 2 for number in even):
             raise _fail(
-                "When input_format is YUV420SP_U8, src_image_size, load_start_pos and crop_size must be even numbers"
+                "When input_format is YUV420SP_U8, src_image_size, load_start_pos and crop_size must be "
+                "even numbers"
             )
     return source, crop, padding
 
 
 def half(values: List[float]) -> "numpy.ndarray[Any, Any]":
-    """Round to float16 and back: min_chn, var_reci_chn and padding_value are float16 in the hardware's parameters."""
+    """Round to float16 and back: min_chn, var_reci_chn and padding_value are float16 in the hardware's
+    parameters.
+    """
     return numpy.array(values, numpy.float32).astype(numpy.float16).astype(numpy.float32)
 
 
-def describe(aipp: Aipp, index: int, name: str, dims: List[int], input_format: int, batch: int) -> Dict[str, Any]:
-    """Return what ``acl.mdl.get_first_aipp_info`` tells: the fields of ``aclAippInfo``, ``outDims`` one per gear.
+def describe(
+    aipp: Aipp, index: int, name: str, dims: List[int], input_format: int, batch: int
+) -> Dict[str, Any]:
+    """Return what ``acl.mdl.get_first_aipp_info`` tells: the fields of ``aclAippInfo``, ``outDims`` one per
+    gear.
 
     ``dims``: of the model's input before AIPP, NCHW.
     """
@@ -285,7 +311,9 @@ def describe(aipp: Aipp, index: int, name: str, dims: List[int], input_format: i
     for row in range(3):
         for column in range(3):
             info["matrixR{}C{}".format(row, column)] = matrix[row][column] if fields["csc_switch"] else 0
-    for index_, (inside, outside) in enumerate(zip(aipp.numbers("input_bias", 3), aipp.numbers("output_bias", 3))):
+    for index_, (inside, outside) in enumerate(
+        zip(aipp.numbers("input_bias", 3), aipp.numbers("output_bias", 3))
+    ):
         info["inputBias{}".format(index_)] = inside if fields["csc_switch"] else 0
         info["outputBias{}".format(index_)] = outside if fields["csc_switch"] else 0
     for index_ in range(4):

@@ -1,9 +1,9 @@
 """Static AIPP as ONNX nodes in front of a graph.
 
-Order of the hardware: channel swap, crop, colour conversion, ``(in - mean - min) * var``, padding; the result is
-float16. Colour conversion is integer arithmetic: ``(matrix x pixel) >> 8`` clipped to 0..255. A coefficient of
-int16 times a byte would leave the range in which float32 is exact, so each is split into ``256 * high + low``:
-``sum(x * high) + floor(sum(x * low) / 256)`` is the same integer and both sums stay small.
+Order of the hardware: channel swap, crop, colour conversion, ``(in - mean - min) * var``, padding; the result
+is float16. Colour conversion is integer arithmetic: ``(matrix x pixel) >> 8`` clipped to 0..255. A
+coefficient of int16 times a byte would leave the range in which float32 is exact, so each is split into ``256
+* high + low``: ``sum(x * high) + floor(sum(x * low) / 256)`` is the same integer and both sums stay small.
 """
 
 from typing import List, Tuple
@@ -20,10 +20,11 @@ PREFIX = "atc_aipp_"
 
 
 def insert(model: onnx.ModelProto, name: str, aipp: Aipp, opset: int, batch: int) -> List[int]:
-    """Put AIPP before input ``name`` (4-D NCHW, float or uint8): the model's input of that name becomes uint8 NHWC.
+    """Put AIPP before input ``name`` (4-D NCHW, float or uint8): the model's input of that name becomes uint8
+    NHWC.
 
-    ``batch``: -1 when open. Returns the dims of the new ONNX input. For YUV420SP_U8 that is NV12: (N, H*3/2, W, 1),
-    H rows of Y and H/2 rows of interleaved U and V.
+    ``batch``: -1 when open. Returns the dims of the new ONNX input. For YUV420SP_U8 that is NV12: (N, H*3/2,
+    W, 1), H rows of Y and H/2 rows of interleaved U and V.
     """
     graph = model.graph
     rewriter = graphs.Rewriter(graph, opset, PREFIX + _clean(name) + "_")
@@ -47,7 +48,9 @@ def insert(model: onnx.ModelProto, name: str, aipp: Aipp, opset: int, batch: int
 
     graphs.rename_uses(graph.node, name, pixels)
     graphs.replace_nodes(graph, rewriter.nodes + list(graph.node))
-    source.CopyFrom(helper.make_tensor_value_info(name, TensorProto.UINT8, [None if dim < 0 else dim for dim in dims]))
+    source.CopyFrom(
+        helper.make_tensor_value_info(name, TensorProto.UINT8, [None if dim < 0 else dim for dim in dims])
+    )
     return dims
 
 
@@ -69,7 +72,8 @@ def _packed(rewriter: graphs.Rewriter, name: str, aipp: Aipp) -> str:
         top, left, rows, columns = aipp.crop
         value = _slice(rewriter, value, [top, left], [top + rows, left + columns], [1, 2])
     if aipp.input_format == "XRGB8888_U8":
-        # Without the switch the bytes are R, G, B, X; with it X, R, G, B (ops-cv: the source channel offset is 1).
+        # Without the switch the bytes are R, G, B, X; with it X, R, G, B (ops-cv: the source channel offset
+        # is 1).
         first = 1 if aipp.fields["ax_swap_switch"] else 0
         value = _slice(rewriter, value, [first], [first + 3], [3])
     value = rewriter.node("Transpose", [value], perm=[0, 3, 1, 2])
@@ -127,7 +131,9 @@ def _colours(rewriter: graphs.Rewriter, value: str, aipp: Aipp) -> str:
 
 
 def _normalise(rewriter: graphs.Rewriter, value: str, aipp: Aipp, wanted: int) -> str:
-    """``(in - mean - min) * var`` with a float16 result after each step; has no effect from uint8 to uint8."""
+    """``(in - mean - min) * var`` with a float16 result after each step; has no effect from uint8 to
+    uint8.
+    """
     if wanted in (TensorProto.UINT8, TensorProto.INT8):
         return value
     count, shape = aipp.channels, (1, aipp.channels, 1, 1)
@@ -155,7 +161,9 @@ def _pad(rewriter: graphs.Rewriter, value: str, aipp: Aipp, opset: int) -> str:
 
 
 def meta_dims(aipp: Aipp, dims: List[int]) -> Tuple[List[int], int]:
-    """Return the dims that the om reports (NHWC, C=1 for YUV) and the bytes of one picture (0 when not fixed)."""
+    """Return the dims that the om reports (NHWC, C=1 for YUV) and the bytes of one picture (0 when not
+    fixed).
+    """
     height, width = aipp.source
     size = aipp.picture_bytes(height, width) if height > 0 else 0
     return [dims[0], height, width, dims[3]], size

@@ -22,13 +22,18 @@ _MODE_HELP = (
 _SIMULATED = "this is a simulated ATC, which {}. Export the network as ONNX ({}) and use --framework=5"
 _FORMATS = {
     0: (("NCHW", "ND"), "The value must be NCHW or ND in Caffe model."),
-    3: (("NCHW", "NHWC", "ND", "NCDHW", "NDHWC"), "The value must be NCHW, NHWC, ND, NCDHW or NDHWC in TF model."),
+    3: (
+        ("NCHW", "NHWC", "ND", "NCDHW", "NDHWC"),
+        "The value must be NCHW, NHWC, ND, NCDHW or NDHWC in TF model.",
+    ),
     5: (("NCHW", "ND", "NCDHW"), "The value must be NCHW, ND or NCDHW in ONNX model."),
 }
 
 
 def main(argv: List[str]) -> int:
-    """Run ATC with ``argv`` (without the program's name); return its exit status: 0, or 255 for any failure."""
+    """Run ATC with ``argv`` (without the program's name); return its exit status: 0, or 255 for any
+    failure.
+    """
     _say("ATC start working now, please wait for a moment.")
     board = boards.load()
     try:
@@ -77,7 +82,10 @@ def _run(line: flags.CommandLine, argv: List[str], board: boards.Board, log: Log
         raise AtcError("E10055", "this is a simulated ATC, which has no single operator models (--singleop)")
     mode, framework = int(values["mode"]), int(values["framework"])
     if mode == 1 and framework not in (-1, 0, 3, 5):
-        reason = "The framework must be selected from {0(Caffe), 3(TensorFlow), 5(Onnx)} when model is set to 1(JSON)."
+        reason = (
+            "The framework must be selected from {0(Caffe), 3(TensorFlow), 5(Onnx)} when model is set to "
+            "1(JSON)."
+        )
         raise AtcError("E10001", framework, "--framework", reason)
     if values["weight"]:
         paths.check_input(values["weight"], "--weight")
@@ -198,7 +206,10 @@ def _check_flags(
         if any(switch not in ("true", "false") for switch in switches):
             raise AtcError("E10005", values[flag], flag)
         if "true" in switches:
-            raise AtcError("E10055", "this is a simulated ATC, which has no NC1HWC0 inputs or outputs (--{})".format(flag))
+            raise AtcError(
+                "E10055",
+                "this is a simulated ATC, which has no NC1HWC0 inputs or outputs (--{})".format(flag),
+            )
     _check_output_type(values["output_type"])
     return known
 
@@ -213,27 +224,32 @@ def _check_precision(values: Dict[str, str]) -> None:
         paths.check_input(values["modify_mixlist"], "--modify_mixlist")
         if not (first.startswith("allow_mix_precision") or second.startswith("mixed_")):
             reason = (
-                "Modify_mixlist is set. Please ensure that precision_mode is set to any of {allow_mix_precision, "
+                "Modify_mixlist is set. Please ensure that precision_mode is set to any of "
+                "{allow_mix_precision, "
                 "allow_mix_precision_fp16, allow_mix_precision_bf16(if available}."
             )
             raise AtcError("E10001", values["modify_mixlist"], "--modify_mixlist", reason)
 
 
 def _check_output_type(text: str) -> None:
-    kinds = "FP32 FP16 UINT8 INT8 INT16 UINT16 INT32 UINT32 INT64 UINT64 DOUBLE".split()
+    kinds = re.findall(r"\w+", "FP32 FP16 UINT8 INT8 INT16 UINT16 INT32 UINT32 INT64 UINT64 DOUBLE")
     if text and ":" not in text and text not in kinds:
         reason = "The current value is not within the valid range. Only support {}.".format(", ".join(kinds))
         raise AtcError("E10001", text, "--output_type", reason)
 
 
 def _check_soc(soc: str, board: boards.Board) -> None:
-    """ATC looks for the chip's platform description when it starts its engines, after all flags are checked."""
+    """ATC looks for the chip's platform description when it starts its engines, after all flags are
+    checked.
+    """
     if soc in SOC_VERSIONS:
         return
     if board.cann_at_least("8.0.RC1"):
         raise AtcError(
             "E19999",
-            "[Init][PlatformInfo] failed, soc_version {}: platform config file {}.ini is not found.".format(soc, soc),
+            "[Init][PlatformInfo] failed, soc_version {}: platform config file {}.ini is not found.".format(
+                soc, soc
+            ),
             trace=("GE initialize failed!",),
         )
     reason = "The value must be one of {}".format(", ".join(sorted(SOC_VERSIONS)))
@@ -276,7 +292,9 @@ def _generate(line: flags.CommandLine, argv: List[str], board: boards.Board, log
         insert_op_conf=values["insert_op_conf"],
         out_nodes=values["out_nodes"],
         output_type=values["output_type"],
-        input_fp16_nodes=tuple(part.strip() for part in values["input_fp16_nodes"].split(";") if part.strip()),
+        input_fp16_nodes=tuple(
+            part.strip() for part in values["input_fp16_nodes"].split(";") if part.strip()
+        ),
         policy=policy,
         soc_version=values["soc_version"],
         version=board.cann_version,
@@ -299,7 +317,9 @@ def _generate(line: flags.CommandLine, argv: List[str], board: boards.Board, log
 
 
 def _refuse(framework: int, path: str) -> None:
-    """Frameworks that the simulator can't read: an honest answer, after the one the real tool would have given."""
+    """Frameworks that the simulator can't read: an honest answer, after the one the real tool would have
+    given.
+    """
     if framework == 1:
         if not _looks_like_air(path):
             raise AtcError("E10041", path)
@@ -312,8 +332,8 @@ def _refuse(framework: int, path: str) -> None:
 def _looks_like_air(path: str) -> bool:
     """Whether the file's protobuf fields are those of an AIR.
 
-    AIR is GE's ModelDef: name (1, text), version (2, a number), graph (7). MindIR has its producer's name, a text, in
-    field 2; ONNX a number in field 1.
+    AIR is GE's ModelDef: name (1, text), version (2, a number), graph (7). MindIR has its producer's name, a
+    text, in field 2; ONNX a number in field 1.
     """
     with open(path, "rb") as stream:
         data = stream.read(1 << 16)
@@ -368,7 +388,12 @@ def _precheck(values: Dict[str, str], onnx_model: object) -> List[str]:
     except AtcError as error:
         problem = error
         entries = [{"error": text, "result": "failed"} for text in error.trace or (str(error),)]
-    report = {"framework": "Onnx", "model": values["model"], "op": entries, "result": "failed" if problem else "success"}
+    report = {
+        "framework": "Onnx",
+        "model": values["model"],
+        "op": entries,
+        "result": "failed" if problem else "success",
+    }
     with open(values["check_report"], "w", encoding="utf-8") as stream:
         json.dump(report, stream, indent=4, sort_keys=True)
         stream.write("\n")

@@ -7,25 +7,18 @@ from onnx import TensorProto, helper
 
 from .. import omfile
 from . import aipp as aipps
-from . import aipp_graph, onnx_model, precision
+from . import aipp_graph, onnx_model, precision, signature
 from . import graph as graphs
 from . import shapes as shaping
 from .errors import AtcError
 
-# ONNX element type -> acl data type, and the bytes of one element.
-ACL_TYPES = {
-    TensorProto.FLOAT: (0, 4), TensorProto.FLOAT16: (1, 2), TensorProto.INT8: (2, 1), TensorProto.INT32: (3, 4),
-    TensorProto.UINT8: (4, 1), TensorProto.INT16: (6, 2), TensorProto.UINT16: (7, 2), TensorProto.UINT32: (8, 4),
-    TensorProto.INT64: (9, 8), TensorProto.UINT64: (10, 8), TensorProto.DOUBLE: (11, 8), TensorProto.BOOL: (12, 1),
-}  # fmt: skip
 OUTPUT_TYPES = {
-    "FP32": TensorProto.FLOAT, "FP16": TensorProto.FLOAT16, "UINT8": TensorProto.UINT8, "INT8": TensorProto.INT8,
+    "FP32": TensorProto.FLOAT, "FP16": TensorProto.FLOAT16, "UINT8": TensorProto.UINT8,
+    "INT8": TensorProto.INT8,
     "INT16": TensorProto.INT16, "UINT16": TensorProto.UINT16, "INT32": TensorProto.INT32,
     "UINT32": TensorProto.UINT32, "INT64": TensorProto.INT64, "UINT64": TensorProto.UINT64,
     "DOUBLE": TensorProto.DOUBLE,
 }  # fmt: skip
-NCHW, NHWC, ND, NCDHW = 0, 1, 2, 30
-_ALIGN = 512
 _HALF_INPUT = "atc_fp16_input_"
 
 
@@ -63,7 +56,7 @@ def convert(options: Options) -> Result:
     _choose_outputs(graph, options.out_nodes)
     shapes = _input_shapes(model, options)
     order = [value.name for value in graph.input]
-    output_names = _output_names(graph)
+    output_names = signature.output_names(graph)
     tensors = [value.name for value in graph.output]
     opset = onnx_model.opset(model)
     values = onnx_model.infer(model, shapes)
@@ -72,15 +65,17 @@ def convert(options: Options) -> Result:
     for name in options.input_fp16_nodes:
         if name not in order:
             raise AtcError("E10016", name, "input_fp16_nodes")
-    inputs = [_describe_input(name, values[name], options.input_format) for name in order]
+    inputs = [signature.describe_input(name, values[name], options.input_format) for name in order]
     infos = _insert_aipp(model, options, shapes, order, opset, inputs, largest)
     exact = {name for node in graph.node if node.name.startswith(aipp_graph.PREFIX) for name in node.output}
     for name in options.input_fp16_nodes:
         _half_input(model, name, opset)
-        inputs[order.index(name)]["dtype"] = ACL_TYPES[TensorProto.FLOAT16][0]
+        inputs[order.index(name)]["dtype"] = signature.ACL_TYPES[TensorProto.FLOAT16][0]
 
     folded = precision.fold_batch_normalisation(graph)
-    types = {name: (value.type, None if value.dims is None else len(value.dims)) for name, value in values.items()}
+    types = {
+        name: (value.type, None if value.dims is None else len(value.dims)) for name, value in values.items()
+    }
     for node in graph.node:
         if node.name.startswith(aipp_graph.PREFIX):
             types.update({name: (TensorProto.FLOAT, 4) for name in node.output})
@@ -91,10 +86,14 @@ def convert(options: Options) -> Result:
     rounded = precision.apply(graph, opset, options.policy, types, exact)
     produced = _set_output_types(graph, options.output_type, values, output_names)
 
-    outputs = _describe_outputs(produced, [values[name] for name in tensors], output_names, options)
+    outputs = signature.describe_outputs(
+        produced, [values[name] for name in tensors], output_names, options.input_format
+    )
     _declare(graph, shapes, outputs, infos)
     _drop_unused_constants(graph)
-    weight_size = _aligned(sum(_weight_bytes(tensor, options.policy) for tensor in graph.initializer))
+    weight_size = signature.aligned(
+        sum(signature.weight_bytes(tensor, options.policy) for tensor in graph.initializer)
+    )
     data = model.SerializeToString(deterministic=True)
     if any(dim < 0 for output in outputs for dim in output["dims"]) and options.gears is None:
         data = _measure_outputs(model, outputs, data)
@@ -113,9 +112,9 @@ def convert(options: Options) -> Result:
         "dynamic": options.gears.describe() if options.gears else None,
         "aipp": infos[0] if infos else None,
         "aipp_all": infos,
-        "work_size": _work_size(model, largest, options.policy),
+        "work_size": signature.work_size(model, largest, options.policy),
         "weight_size": weight_size,
-        "operators": _operator_counts(graph),
+        "operators": signature.operator_counts(graph),
     }
     passes = {"ConvBatchnormFusionPass": folded, "ConstantFoldingPass": 0, "CastInsertPass": rounded}
     return Result(meta, data, {name: count for name, count in passes.items() if count})
@@ -127,7 +126,9 @@ def pack(result: Result) -> bytes:
 
 
 def _choose_outputs(graph: onnx.GraphProto, out_nodes: str) -> None:
-    """Apply --out_nodes (``node:index;...``, or the name of an output tensor) and drop what only others need."""
+    """Apply --out_nodes (``node:index;...``, or the name of an output tensor) and drop what only others
+    need.
+    """
     if not out_nodes:
         return
     by_name = {node.name: node for node in graph.node}
@@ -182,7 +183,7 @@ def _input_shapes(model: onnx.ModelProto, options: Options) -> Dict[str, List[in
             raise AtcError("E10011", text, -1)
         else:
             shapes[name] = declared
-        if value.type.tensor_type.elem_type not in ACL_TYPES:
+        if value.type.tensor_type.elem_type not in signature.ACL_TYPES:
             kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
             raise AtcError("E10055", "input {} has data type {}".format(name, kind))
     return shapes
@@ -201,32 +202,10 @@ def _check_gears(
     best, most = {}, -1  # type: Dict[str, onnx_model.Value], int
     for profile in gears.profiles:
         values = onnx_model.infer(model, shaping.at_gear(shapes, order, gears, profile))
-        elements = sum(_count(value.dims) for name, value in values.items() if name in shapes)
+        elements = sum(signature.count(value.dims) for name, value in values.items() if name in shapes)
         if elements > most:
             best, most = values, elements
     return best
-
-
-def _count(dims: Optional[Tuple[int, ...]]) -> int:
-    count = 1
-    for dim in dims or ():
-        count *= max(dim, 1)
-    return count
-
-
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGN) * _ALIGN
-
-
-def _format(dims: List[int], input_format: str) -> int:
-    if len(dims) == 4 and input_format in ("NCHW", ""):
-        return NCHW
-    return NCDHW if len(dims) == 5 and input_format == "NCDHW" else ND
-
-
-def _describe_input(name: str, value: onnx_model.Value, input_format: str) -> Dict[str, Any]:
-    dims = list(value.dims or ())
-    return {"name": name, "dtype": ACL_TYPES[value.type][0], "format": _format(dims, input_format), "dims": dims}
 
 
 def _insert_aipp(
@@ -253,19 +232,22 @@ def _insert_aipp(
     for op, rank in zip(ops, ranks):
         if op.get("related_input_name"):
             reason = (
-                "related_input_name {} convert rank failed, Please ensure it is caffe scene or related_input_name in "
+                "related_input_name {} convert rank failed, Please ensure it is caffe scene or "
+                "related_input_name in "
                 "aipp config is the top name of data node"
             )
             raise AtcError("E10052", reason.format(op["related_input_name"]))
         if rank >= len(order):
-            raise AtcError("E10052", "Cannot find the data node by aipp parameter related_input_rank {}".format(rank))
+            raise AtcError(
+                "E10052", "Cannot find the data node by aipp parameter related_input_rank {}".format(rank)
+            )
         name = order[rank]
         if name in options.input_fp16_nodes:
             raise AtcError("E10034", name)
         dims = shapes[name]
         if len(dims) != 4 or options.input_format not in ("", "NCHW"):
-            raise AtcError("E10052", "AIPP needs a 4-D input in NCHW, {} has {} dimensions and input_format is {}".format(
-                name, len(dims), options.input_format or "NCHW"))  # fmt: skip
+            reason = "AIPP needs a 4-D input in NCHW, {} has {} dimensions and input_format is {}"
+            raise AtcError("E10052", reason.format(name, len(dims), options.input_format or "NCHW"))
         image_gears = options.gears is not None and options.gears.kind == "image"
         aipp = aipps.resolve(op, dims[2], dims[3], dims[1], image_gears and -1 in dims)
         batch = dims[0]
@@ -274,11 +256,17 @@ def _insert_aipp(
         biggest = list(largest[name].dims or dims)
         entry = inputs[rank]
         entry.update(
-            {"dtype": ACL_TYPES[TensorProto.UINT8][0], "format": NHWC, "dims": reported, "onnx_dims": onnx_dims}
+            {
+                "dtype": signature.ACL_TYPES[TensorProto.UINT8][0],
+                "format": signature.NHWC,
+                "dims": reported,
+                "onnx_dims": onnx_dims,
+            }
         )
-        # NV12 is not height x width x channels bytes, so the size of one batch is said, not left to be computed.
+        # NV12 is not height x width x channels bytes, so the size of one batch is said, not left to be
+        # computed.
         entry["size"] = biggest[0] * (picture or aipp.picture_bytes(biggest[2], biggest[3]))
-        infos.append(aipps.describe(aipp, rank, name, dims, NCHW, biggest[0]))
+        infos.append(aipps.describe(aipp, rank, name, dims, signature.NCHW, biggest[0]))
     return infos
 
 
@@ -295,12 +283,6 @@ def _half_input(model: onnx.ModelProto, name: str, opset: int) -> None:
     graphs.replace_nodes(graph, rewriter.nodes + list(graph.node))
 
 
-def _output_names(graph: onnx.GraphProto) -> List[str]:
-    """Return the outputs' names as an om has them: ``node:index:tensor``."""
-    makers = {name: (node.name, index) for node in graph.node for index, name in enumerate(node.output)}
-    return ["{0[0]}:{0[1]}:{1}".format(makers.get(value.name, (value.name, 0)), value.name) for value in graph.output]
-
-
 def _set_output_types(
     graph: onnx.GraphProto, text: str, values: Dict[str, onnx_model.Value], names: List[str]
 ) -> List[int]:
@@ -310,7 +292,9 @@ def _set_output_types(
     if ":" in text:
         for item in [part.strip() for part in text.split(";") if part.strip()]:
             node, _, kind = item.rpartition(":")
-            matches = [index for index, name in enumerate(names) if name.startswith(node + ":") or name == node]
+            matches = [
+                index for index, name in enumerate(names) if name.startswith(node + ":") or name == node
+            ]
             if kind not in OUTPUT_TYPES or not matches:
                 reason = "The format is node:index:TYPE, node must be an output node of the model"
                 raise AtcError("E10001", text, "--output_type", reason)
@@ -327,20 +311,6 @@ def _set_output_types(
     return wanted
 
 
-def _describe_outputs(
-    types: List[int], values: List[onnx_model.Value], names: List[str], options: Options
-) -> List[Dict[str, Any]]:
-    outputs = []
-    for name, elem, value in zip(names, types, values):
-        if elem not in ACL_TYPES:
-            raise AtcError("E10055", "output {} has data type {}".format(name, elem))
-        dims = list(value.dims) if value.dims is not None else [-1]
-        outputs.append(
-            {"name": name, "dtype": ACL_TYPES[elem][0], "format": _format(dims, options.input_format), "dims": dims}
-        )
-    return outputs
-
-
 def _measure_outputs(model: onnx.ModelProto, outputs: List[Dict[str, Any]], data: bytes) -> bytes:
     """Fill in the dims that depend on data or that the inference did not know; ``outputs`` change."""
     names = [value.name for value in model.graph.output]
@@ -353,7 +323,10 @@ def _measure_outputs(model: onnx.ModelProto, outputs: List[Dict[str, Any]], data
 
 
 def _declare(
-    graph: onnx.GraphProto, shapes: Dict[str, List[int]], outputs: List[Dict[str, Any]], infos: List[Dict[str, Any]]
+    graph: onnx.GraphProto,
+    shapes: Dict[str, List[int]],
+    outputs: List[Dict[str, Any]],
+    infos: List[Dict[str, Any]],
 ) -> None:
     """Write the fixed dims into the graph's inputs; outputs keep their type only where they are open."""
     by_aipp = {graph.input[info["related_input"]].name for info in infos}
@@ -362,56 +335,16 @@ def _declare(
             dims = [None if dim < 0 else dim for dim in shapes[value.name]]
             elem = value.type.tensor_type.elem_type
             value.CopyFrom(helper.make_tensor_value_info(value.name, elem, dims))
-    elems = {acl: elem for elem, (acl, _) in ACL_TYPES.items()}
+    elems = {acl: elem for elem, (acl, _) in signature.ACL_TYPES.items()}
     for value, output in zip(graph.output, outputs):
         known = output["dims"] if all(dim >= 0 for dim in output["dims"]) else None
         value.CopyFrom(helper.make_tensor_value_info(value.name, elems[output["dtype"]], known))
 
 
 def _drop_unused_constants(graph: onnx.GraphProto) -> None:
-    used = {name for node in graph.node for name in graphs.outer_uses(node)} | {value.name for value in graph.output}
+    used = {name for node in graph.node for name in graphs.outer_uses(node)} | {
+        value.name for value in graph.output
+    }
     for index in range(len(graph.initializer) - 1, -1, -1):
         if graph.initializer[index].name not in used:
             del graph.initializer[index]
-
-
-def _weight_bytes(tensor: TensorProto, policy: precision.Policy) -> int:
-    size = ACL_TYPES.get(tensor.data_type, (0, 4))[1]
-    if tensor.data_type == TensorProto.FLOAT and policy.name != "fp32":
-        size = 2
-    return _count(tuple(tensor.dims)) * size
-
-
-def _work_size(model: onnx.ModelProto, values: Dict[str, onnx_model.Value], policy: precision.Policy) -> int:
-    """Estimate device memory for activations: the most that is alive at once, aligned as memory blocks are."""
-    last = {}  # type: Dict[str, int]
-    nodes = list(model.graph.node)
-    for position, node in enumerate(nodes):
-        for name in graphs.outer_uses(node):
-            last[name] = position
-    constants = {tensor.name for tensor in model.graph.initializer}
-    alive = most = 0
-    sizes = {}  # type: Dict[str, int]
-    for position, node in enumerate(nodes):
-        for name in node.output:
-            value = values.get(name)
-            if value is None or name in constants:
-                continue
-            size = ACL_TYPES.get(value.type, (0, 4))[1]
-            if value.type == TensorProto.FLOAT and policy.name == "fp16":
-                size = 2
-            sizes[name] = _aligned(_count(value.dims) * size)
-            alive += sizes[name]
-        most = max(most, alive)
-        for name in set(graphs.outer_uses(node)):
-            if last.get(name) == position:
-                alive -= sizes.pop(name, 0)
-    return max(most, _ALIGN)
-
-
-def _operator_counts(graph: onnx.GraphProto) -> Dict[str, int]:
-    counts = {}  # type: Dict[str, int]
-    for node in graph.node:
-        if not node.name.startswith("fp16_"):
-            counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return counts

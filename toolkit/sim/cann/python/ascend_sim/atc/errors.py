@@ -1,21 +1,23 @@
 """What ATC says when it fails: the catalogue of its errors and the three layouts in which it printed them.
 
-Codes, titles, wording and advice follow hicann/ge ``base/common/error_registry/error_registry.cc``; the layout
-follows hicann/runtime ``src/dfx/error_manager/error_manager.cc`` (newest) and logs that users of CANN 5 to 8
-published: up to 7.x a block begins ``E10001: Value [...]``, in 8.0 to 8.3 ``E10001: [PID: n] <time> Value [...]``,
-since 8.5 ``[PID: n] <time> Invalid_Argument(E10001): Value ...``.
+Codes, titles, wording and advice follow hicann/ge ``base/common/error_registry/error_registry.cc``; the
+layout follows hicann/runtime ``src/dfx/error_manager/error_manager.cc`` (newest) and logs that users of CANN
+5 to 8 published: up to 7.x a block begins ``E10001: Value [...]``, in 8.0 to 8.3 ``E10001: [PID: n] <time>
+Value [...]``, since 8.5 ``[PID: n] <time> Invalid_Argument(E10001): Value ...``.
 """
 
 import datetime
 import os
 import re
-from typing import Dict, List, NamedTuple, Tuple
+from typing import NamedTuple, Tuple
 
 from .. import board as boards
 
 
 class Entry(NamedTuple):
-    """One registered error: what it is called, its template (``%s`` for the arguments), cause and solution."""
+    """One registered error: what it is called, its template (``%s`` for the arguments), cause and
+    solution.
+    """
 
     title: str
     message: str
@@ -30,11 +32,14 @@ _VALID = "Set a valid parameter value."
 _ONE_OF_GEARS = "--dynamic_batch_size, --dynamic_image_size, or --dynamic_dims"
 
 CATALOGUE = {
-    "E10001": Entry(_ARGUMENT, "Value %s for parameter %s is invalid. Reason: %s", "Try again with a valid argument."),
+    "E10001": Entry(
+        _ARGUMENT, "Value %s for parameter %s is invalid. Reason: %s", "Try again with a valid argument."
+    ),
     "E10002": Entry(
         _SHAPE,
         "Value %s for parameter --input_shape is invalid. Reason: %s. The value must be formatted as %s.",
-        "The valid format is input_name1:n1,c1,h1,w1;input_name2:n2,c2,h2,w2. Replace input_name with node names. "
+        "The valid format is input_name1:n1,c1,h1,w1;input_name2:n2,c2,h2,w2. Replace input_name with node "
+        "names. "
         "Ensure that the shape values are integers.",
     ),
     "E10003": Entry(_ARGUMENT, "Value %s for parameter --%s is invalid. Reason: %s"),
@@ -53,13 +58,16 @@ CATALOGUE = {
     "E10008": Entry(
         _ARGUMENT,
         "--weight must not be empty when --framework is set to 0 (Caffe).",
-        "1. If the source model framework is Caffe, try again with a valid --weight argument.  2. If the source "
+        "1. If the source model framework is Caffe, try again with a valid --weight argument.  2. If the "
+        "source "
         "model framework is not Caffe, try again with a valid --framework argument.",
     ),
     "E10009": Entry(
         _DYNAMIC,
-        "--dynamic_batch_size, --dynamic_image_size, --input_shape_range, and --dynamic_dims are mutually exclusive.",
-        "1. In dynamic shape scenarios, include only one of these options in your command line.  2. In static shape "
+        "--dynamic_batch_size, --dynamic_image_size, --input_shape_range, and --dynamic_dims are mutually "
+        "exclusive.",
+        "1. In dynamic shape scenarios, include only one of these options in your command line.  2. In "
+        "static shape "
         "scenarios, remove these options from your command line.",
     ),
     "E10010": Entry(
@@ -69,17 +77,21 @@ CATALOGUE = {
     ),
     "E10011": Entry(
         _SHAPE,
-        "Value %s for parameter --input_shape is invalid. Shape values must be positive integers. The error value in "
+        "Value %s for parameter --input_shape is invalid. Shape values must be positive integers. The "
+        "error value in "
         "the shape is %s.",
-        "1. In static shape scenarios, set the shape values in --input_shape to positive integers. 2. In dynamic "
-        "shape scenarios, add the related dynamic-input option in your command line, such as --dynamic_batch_size, "
+        "1. In static shape scenarios, set the shape values in --input_shape to positive integers. 2. In "
+        "dynamic "
+        "shape scenarios, add the related dynamic-input option in your command line, such as "
+        "--dynamic_batch_size, "
         "--dynamic_image_size, or --dynamic_dims.",
     ),
     "E10012": Entry(
         _SHAPE,
         "--dynamic_batch_size is included, but the dimension count of the dynamic-shape input configured in "
         "--input_shape is less than 1.",
-        "1. In static shape scenarios, remove the --dynamic_batch_size option from your command line. 2. In dynamic "
+        "1. In static shape scenarios, remove the --dynamic_batch_size option from your command line. 2. "
+        "In dynamic "
         "shape scenarios, set the corresponding axis of the dynamic-shape input in --input_shape to -1.",
     ),
     "E10013": Entry(
@@ -94,26 +106,30 @@ CATALOGUE = {
     ),
     "E10016": Entry(
         "Invalid_Argument_Operator_Name",
-        "Opname %s specified in --%s is not found in the model. Confirm whether this node name exists, or the node "
+        "Opname %s specified in --%s is not found in the model. Confirm whether this node name exists, or "
+        "the node "
         "is not split with the specified delimiter ';'.",
         "Specify the name of an existing node in the graph.",
     ),
     "E10017": Entry(_ARGUMENT, "Input Op %s specified in --%s is invalid. The Op type must be Data."),
     "E10018": Entry(
         _DYNAMIC,
-        "Value %s for shape %s is invalid. When --dynamic_batch_size is included, only batch size N can be -1 in "
+        "Value %s for shape %s is invalid. When --dynamic_batch_size is included, only batch size N can be "
+        "-1 in "
         "--input_shape.",
         "Try again with a valid --input_shape argument. Make sure that non-batch size axes are not -1.",
     ),
     "E10019": Entry(
         _SHAPE,
         "When --dynamic_image_size is included, only the height and width axes can be -1 in --input_shape.",
-        "Try again with a valid --input_shape argument. Make sure that axes other than height and width are not -1.",
+        "Try again with a valid --input_shape argument. Make sure that axes other than height and width "
+        "are not -1.",
     ),
     "E10020": Entry(
         _ARGUMENT,
         "Value %s for parameter --dynamic_image_size is invalid.",
-        'The value must be formatted as "imagesize1_height,imagesize1_width;imagesize2_height,imagesize2_width". '
+        'The value must be formatted as "imagesize1_height,imagesize1_width;imagesize2_height,'
+        'imagesize2_width". '
         "Make sure that each profile has two dimensions.",
     ),
     "E10021": Entry(
@@ -122,21 +138,26 @@ CATALOGUE = {
         "The path name exceeds the maximum length. Specify a valid path name.",
     ),
     "E10022": Entry(
-        _ARGUMENT, "Path %s for parameter --%s does not include the file name.", "Add the file name to the path."
+        _ARGUMENT,
+        "Path %s for parameter --%s does not include the file name.",
+        "Add the file name to the path.",
     ),
     "E10031": Entry(
         _SHAPE,
         "--dynamic_batch_size is included, but none of the nodes specified in --input_shape has a batch size "
         "equaling -1.",
-        "1. In static shape scenarios, remove the --dynamic_batch_size option from your command line. 2. In dynamic "
+        "1. In static shape scenarios, remove the --dynamic_batch_size option from your command line. 2. "
+        "In dynamic "
         "shape scenarios, set the corresponding axis of the dynamic-shape input in --input_shape to -1.",
-        "As --dynamic_batch_size is included, ensure that at least one of the nodes specified in --input_shape has a "
+        "As --dynamic_batch_size is included, ensure that at least one of the nodes specified in "
+        "--input_shape has a "
         "batch size equaling -1.",
     ),
     "E10034": Entry(
         _ARGUMENT,
         "Nodes (for example, %s) connected to AIPP must not be of type fp16.",
-        "1. To enable AIPP, remove the nodes connected to AIPP from the --input_fp16_nodes argument.  2. If AIPP is "
+        "1. To enable AIPP, remove the nodes connected to AIPP from the --input_fp16_nodes argument.  2. "
+        "If AIPP is "
         "not required, remove the --insert_op_conf option from your ATC command line.",
     ),
     "E10035": Entry(
@@ -151,7 +172,9 @@ CATALOGUE = {
     ),
     "E10037": Entry(
         _DYNAMIC,
-        "The profiles configured in " + _ONE_OF_GEARS + " have inconsistent dimension counts. A profile has %s "
+        "The profiles configured in "
+        + _ONE_OF_GEARS
+        + " have inconsistent dimension counts. A profile has %s "
         "dimensions while another has %s dimensions.",
         "Ensure that the profiles configured in " + _ONE_OF_GEARS + " have the same dimension count.",
     ),
@@ -167,18 +190,25 @@ CATALOGUE = {
     ),
     "E10040": Entry(
         _SHAPE,
-        "As the " + _ONE_OF_GEARS + " argument is included, the corresponding nodes specified in --input_shape must "
+        "As the "
+        + _ONE_OF_GEARS
+        + " argument is included, the corresponding nodes specified in --input_shape must "
         "have -1 axes and cannot have '~'.",
-        "In dynamic multi-batch scenarios, set the corresponding axis of the dynamic-shape input in --input_shape to "
+        "In dynamic multi-batch scenarios, set the corresponding axis of the dynamic-shape input in "
+        "--input_shape to "
         "-1.",
     ),
     "E10041": Entry(
         "Invalid_Argument_Model",
         "Failed to load the model from %s.",
-        "1. Check that the model file is valid. 2. Check that the weight file or path is valid when the model is "
-        "more than 2 GB. 3. Check that the --framework argument matches the actual framework of the model file.",
+        "1. Check that the model file is valid. 2. Check that the weight file or path is valid when the "
+        "model is "
+        "more than 2 GB. 3. Check that the --framework argument matches the actual framework of the model "
+        "file.",
     ),
-    "E10047": Entry(_ARGUMENT, "--%s and --%s are mutually exclusive.", "Remove either of them and try again."),
+    "E10047": Entry(
+        _ARGUMENT, "--%s and --%s are mutually exclusive.", "Remove either of them and try again."
+    ),
     "E10049": Entry(
         _SHAPE,
         "Dimension count %s configured in --input_shape does not match dimension count %s of the node.",
@@ -187,7 +217,8 @@ CATALOGUE = {
     "E10052": Entry(_ARGUMENT, "AIPP configuration is invalid. Reason: %s."),
     "E10054": Entry(
         _ARGUMENT,
-        "The required parameter %s for ATC is empty. Another possible reason is that the values of some parameters "
+        "The required parameter %s for ATC is empty. Another possible reason is that the values of some "
+        "parameters "
         'are not enclosed by quotation marks ("").',
         "Check whether the command line parameter format is correct.",
     ),
@@ -199,7 +230,8 @@ CATALOGUE = {
     "E10056": Entry(
         _ARGUMENT,
         "Cannot configure both parameters %s and %s simultaneously.",
-        "The two parameters cannot be set at the same time. View the parameter descriptions by referring to the "
+        "The two parameters cannot be set at the same time. View the parameter descriptions by referring "
+        "to the "
         "documentation.",
     ),
     "E10057": Entry(
@@ -216,7 +248,8 @@ CATALOGUE = {
     ),
     "E11016": Entry(
         _ARGUMENT,
-        "Failed to add Op %s to NetOutput. Op output index %s is not less than %s. NetOutput input_index %s is not "
+        "Failed to add Op %s to NetOutput. Op output index %s is not less than %s. NetOutput input_index "
+        "%s is not "
         "less than %s.",
         "Try again with a valid --out_nodes argument.",
     ),
@@ -230,7 +263,8 @@ CATALOGUE = {
     "E13005": Entry(
         "File_Operation_Error_Parse",
         "Failed to parse file %s.",
-        "Check that a matched Protobuf version is installed and try again with a valid file. For details, see "
+        "Check that a matched Protobuf version is installed and try again with a valid file. For details, "
+        "see "
         'section "--framework" in ATC Instructions.',
     ),
     "E16001": Entry(
@@ -241,7 +275,8 @@ CATALOGUE = {
     "E16002": Entry(
         "Invalid_Argument_ONNX_Model_Data",
         "No ONNX parser is registered for optype %s.",
-        "Check the version of the installation package and reinstall the package. For details, see the installation "
+        "Check the version of the installation package and reinstall the package. For details, see the "
+        "installation "
         "reference.",
     ),
     "E16004": Entry(
@@ -252,15 +287,18 @@ CATALOGUE = {
     "E16005": Entry(
         "Invalid_Argument_ONNX_Model_Data",
         "The model has %s --domain_version fields, but only one is allowed.",
-        "Invalid ONNX model. Modify the ONNX model. If no domain is specified on the operator node, only one domain "
+        "Invalid ONNX model. Modify the ONNX model. If no domain is specified on the operator node, only "
+        "one domain "
         "can be specified on the model.",
     ),
     "E19999": Entry("Inner_Error", "%s"),
     "E40020": Entry(
         "Environment_Error_Python_Module",
         "Failed to import Python module %s.",
-        "Check that all required components are properly installed and the specified Python path matches the Python "
-        "installation directory. (If the path does not match the directory, run set_env.sh in the installation "
+        "Check that all required components are properly installed and the specified Python path matches "
+        "the Python "
+        "installation directory. (If the path does not match the directory, run set_env.sh in the "
+        "installation "
         "package.)",
     ),
 }  # type: Dict[str, Entry]
@@ -290,7 +328,9 @@ def fill(code: str, values: Tuple[str, ...], brackets: bool) -> str:
 
 
 def block(error: AtcError, board: boards.Board) -> str:
-    """Return the lines that ATC prints for ``error`` on this board's generation of CANN, ending in a newline."""
+    """Return the lines that ATC prints for ``error`` on this board's generation of CANN, ending in a
+    newline.
+    """
     entry = CATALOGUE[error.code]
     now = datetime.datetime.now()
     stamp = "[PID: {}] {}.{:03d}.{:03d}".format(
@@ -303,8 +343,10 @@ def block(error: AtcError, board: boards.Board) -> str:
     if error.code == "E19999":
         # Inner errors have their code on a line of its own, in every generation.
         lines.append("E19999: Inner Error!")
-        head = "E19999[PID: {}] ".format(os.getpid()) if not newest else "E19999{} {}(E19999):  ".format(
-            stamp, entry.title
+        head = (
+            "E19999[PID: {}] ".format(os.getpid())
+            if not newest
+            else "E19999{} {}(E19999):  ".format(stamp, entry.title)
         )
         lines.append(head + message)
     elif newest:
@@ -325,5 +367,7 @@ def block(error: AtcError, board: boards.Board) -> str:
 
 
 def unknown_block() -> str:
-    """Return what ATC prints when it failed and nobody reported why: after a wrong command line, above all."""
+    """Return what ATC prints when it failed and nobody reported why: after a wrong command line, above
+    all.
+    """
     return "E19999: Inner Error!\n        Unknown error occurred. Please check the log.\n"

@@ -1,8 +1,8 @@
 """The command line of ATC: which flags there are, and how it reads them.
 
-The real tool hands its arguments to ``getopt_long``, so ``--flag=value`` and ``--flag value`` both work, a unique
-beginning of a name does for the name, ``-flag`` means ``--flag`` and ``--soc-version`` means ``--soc_version``
-(hicann/ge ``api/atc/cmd_flag_info.cc``, ``api/atc/atc_flags.cc``).
+The real tool hands its arguments to ``getopt_long``, so ``--flag=value`` and ``--flag value`` both work, a
+unique beginning of a name does for the name, ``-flag`` means ``--flag`` and ``--soc-version`` means
+``--soc_version`` (hicann/ge ``api/atc/cmd_flag_info.cc``, ``api/atc/atc_flags.cc``).
 """
 
 import re
@@ -17,7 +17,8 @@ DEFAULTS = {
     "json": "", "mode": "0", "out_nodes": "", "op_precision_mode": "", "allow_hf32": "", "precision_mode": "",
     "precision_mode_v2": "", "modify_mixlist": "", "keep_dtype": "", "input_format": "",
     "check_report": "check_result.json", "input_fp16_nodes": "", "is_output_adjust_hw_layout": "",
-    "is_input_adjust_hw_layout": "", "output_type": "", "op_select_implmode": "", "optypelist_for_implmode": "",
+    "is_input_adjust_hw_layout": "", "output_type": "", "op_select_implmode": "",
+    "optypelist_for_implmode": "",
     "singleop": "", "disable_reuse_memory": "0", "auto_tune_mode": "", "jit_compile": "1",
     "optimization_switch": "", "static_model_ops_lower_limit": "", "raw_ge_options": "", "soc_version": "",
     "virtual_type": "0", "core_type": "AiCore", "aicore_num": "", "buffer_optimize": "l2_optimize",
@@ -69,7 +70,8 @@ _RANGES = {
     "precision_mode_v2": tuple(sorted(PRECISION_MODES_V2)),
 }  # type: Dict[str, Tuple[str, ...]]  # fmt: skip
 _ONE_OR_ZERO = {
-    "status_check", "deterministic", "external_weight", "display_model_info", "atomic_clean_policy", "dump_mode",
+    "status_check", "deterministic", "external_weight", "display_model_info", "atomic_clean_policy",
+    "dump_mode",
     "disable_reuse_memory", "sparsity",
 }  # fmt: skip
 FRAMEWORKS = "0(Caffe) or 1(MindSpore) or 3(TensorFlow) or 5(Onnx)"
@@ -95,8 +97,8 @@ class CommandLine(NamedTuple):
 def parse(argv: List[str]) -> CommandLine:
     """Read ``argv`` (without the program's name).
 
-    Raises UsageError for what getopt refuses, AtcError (E10001, E10006, E10007, E10010, E10003) for a value outside
-    its range.
+    Raises UsageError for what getopt refuses, AtcError (E10001, E10006, E10007, E10010, E10003) for a value
+    outside its range.
     """
     values = dict(DEFAULTS)
     given = []  # type: List[str]
@@ -180,7 +182,8 @@ def _check_range(flag: str, value: str) -> None:
 HELP = """\
 usage: atc <args>
 generate offline model example:
-atc --model=./alexnet.prototxt --weight=./alexnet.caffemodel --framework=0 --output=./domi --soc_version=<soc_version>
+atc --model=./alexnet.prototxt --weight=./alexnet.caffemodel --framework=0 --output=./domi \
+--soc_version=<soc_version>
 
 ===== Basic Functionality =====
 [General]
@@ -199,7 +202,8 @@ atc --model=./alexnet.prototxt --weight=./alexnet.caffemodel --framework=0 --out
   --om                The model file to be converted to json
   --framework         Framework type. 0:Caffe; 1:MindSpore; 3:Tensorflow; 5:Onnx
   --input_format      Format of input data. E.g.: "NCHW"
-  --input_shape       Shape of static input data or shape range of dynamic input. Separate multiple nodes with \
+  --input_shape       Shape of static input data or shape range of dynamic input. Separate multiple nodes \
+with \
 semicolons (;). Use double quotation marks (") to enclose each argument.
                       E.g.: "input_name1:n1,c1,h1,w1;input_name2:n2,c2,h2,w2"
   --dynamic_batch_size Set dynamic batch size. E.g.: "batchsize1,batchsize2,batchsize3"
@@ -210,7 +214,8 @@ semicolons (;). Use double quotation marks (") to enclose each argument.
 
 [Output]
   --output            Output file path&name(needn't suffix, will add .om automatically).
-  --output_type       Set net output type. Support FP32, FP16, UINT8, INT8. E.g.: FP16, indicates that all out nodes \
+  --output_type       Set net output type. Support FP32, FP16, UINT8, INT8. E.g.: FP16, indicates that all \
+out nodes \
 are set to FP16.
                       "node1:0:FP16;node2:1:FP32", indicates setting the datatype of multiple out nodes.
   --check_report      The pre-checking report file. Default value is: "check_result.json"
@@ -228,21 +233,26 @@ are set to FP16.
 
 [Operator Tuning]
   --precision_mode        precision mode, support force_fp16(default), force_fp32, cube_fp16in_fp32out, \
-allow_mix_precision, allow_fp32_to_fp16, must_keep_origin_dtype, allow_mix_precision_fp16, allow_mix_precision_bf16, \
+allow_mix_precision, allow_fp32_to_fp16, must_keep_origin_dtype, allow_mix_precision_fp16, \
+allow_mix_precision_bf16, \
 allow_fp32_to_bf16.
-  --precision_mode_v2     precision mode v2, support fp16(default), origin, cube_fp16in_fp32out, mixed_float16, \
+  --precision_mode_v2     precision mode v2, support fp16(default), origin, cube_fp16in_fp32out, \
+mixed_float16, \
 mixed_bfloat16, cube_hif8, mixed_hif8.
   --keep_dtype            Retains the precision of certain operators in inference scenarios by using a \
 configuration file.
-  --is_weight_clip        Ensure weight is finite by clipped when its datatype is floating-point data, 0: disable; \
+  --is_weight_clip        Ensure weight is finite by clipped when its datatype is floating-point data, 0: \
+disable; \
 1(default): enable.
 
 [Debug]
   --log                   Generate log with level. Support debug, info, warning, error, null(default)
-  --debug_dir             Set the save path of operator compilation intermediate files. Default value: ./kernel_meta
+  --debug_dir             Set the save path of operator compilation intermediate files. Default value: \
+./kernel_meta
   --op_debug_level        Debug enable for TBE operator building. 0 (default) to 4.
   --display_model_info    enable for display model info; 0(default): close display, 1: open display.
 
-This is a simulated ATC. It knows every flag of the real one; those that only steer tuning, compilation or caches
+This is a simulated ATC. It knows every flag of the real one; those that only steer tuning, compilation or \
+caches
 are checked and have no effect.
 """

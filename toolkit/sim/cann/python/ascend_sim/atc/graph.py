@@ -1,6 +1,6 @@
 """Small helpers around an ONNX graph that is being rewritten."""
 
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Set
+from typing import Any, Iterator, List, Optional, Sequence, Set
 
 import numpy
 import onnx
@@ -42,15 +42,17 @@ class Rewriter:
     def node(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
         """Append a node; return its (only) output."""
         output = output or self.name(self.prefix + kind.lower())
-        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=self.prefix + output, **attributes))
+        self.nodes.append(
+            helper.make_node(kind, list(inputs), [output], name=self.prefix + output, **attributes)
+        )
         return output
 
     def round16(self, value: str, rank: Optional[int], output: str = "") -> str:
         """Append what rounds ``value`` (float32) to float16 and back.
 
         ONNX Runtime up to 1.15 takes Cast(float16)->Cast(float32) for superfluous and drops it, even with
-        optimisation off; a float16 node between them, which costs nothing, keeps them. Reshape to the same shape is
-        that node, or Unsqueeze and Squeeze where the rank is not known.
+        optimisation off; a float16 node between them, which costs nothing, keeps them. Reshape to the same
+        shape is that node, or Unsqueeze and Squeeze where the rank is not known.
         """
         halves = self.node("Cast", [value], to=FLOAT16)
         if rank:
@@ -116,7 +118,9 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
 
 
 def constants_to_initializers(graph: onnx.GraphProto) -> None:
-    """Turn Constant nodes into initializers, so that the other passes need to know one kind of constant only."""
+    """Turn Constant nodes into initializers, so that the other passes need to know one kind of constant
+    only.
+    """
     kept = []
     for node in graph.node:
         tensor = _constant_value(node) if node.op_type == "Constant" and not node.domain else None

@@ -23,16 +23,21 @@ def _read(path: str) -> Tuple[Dict[str, Any], bytes]:
 def display(path: str) -> str:
     """Return the block that ``--mode=6`` and ``--display_model_info=1`` print."""
     meta, model = _read(path)
-    definition = len(json.dumps(meta, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8"))
+    definition = len(
+        json.dumps(meta, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    )
     return (
         "============ Display Model Info start ============\n"
         "Original Atc command line: {cmdline}\n"
         "system   info: atc_version[{atc_version}], soc_version[{soc_version}], framework_type[{kind}].\n"
-        "resource info: memory_size[{work_size} B], weight_size[{weight_size} B], stream_num[1], event_num[0].\n"
+        "resource info: memory_size[{work_size} B], weight_size[{weight_size} B], stream_num[1], "
+        "event_num[0].\n"
         "om       info: modeldef_size[{definition} B], weight_data_size[{weights} B], tbe_kernels_size[0 B], "
         "cust_aicpu_kernel_store_size[0 B], task_info_size[0 B], so_store_size[0 B].\n"
         "============ Display Model Info end   ============\n"
-    ).format(definition=definition, weights=len(model), kind=_FRAMEWORKS.get(meta.get("framework"), ""), **meta)
+    ).format(
+        definition=definition, weights=len(model), kind=_FRAMEWORKS.get(meta.get("framework"), ""), **meta
+    )
 
 
 def om_to_json(path: str, target: str) -> None:
@@ -42,7 +47,9 @@ def om_to_json(path: str, target: str) -> None:
     content = {
         "name": meta["name"],
         "version": meta["cann_version"],
-        "attr": [{"key": "atc_cmdline" if key == "cmdline" else key, "value": {"s": meta[key]}} for key in keys],
+        "attr": [
+            {"key": "atc_cmdline" if key == "cmdline" else key, "value": {"s": meta[key]}} for key in keys
+        ],
         "atc_version": meta["atc_version"],
         "soc_version": meta["soc_version"],
         "cmdline": meta["cmdline"],

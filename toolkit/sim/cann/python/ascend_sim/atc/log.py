@@ -1,13 +1,14 @@
-"""ATC's log: files under ``$HOME/ascend/log``, and stdout when ASCEND_SLOG_PRINT_TO_STDOUT=1 and --log asks for it.
+"""ATC's log: files under ``$HOME/ascend/log``, and stdout when ASCEND_SLOG_PRINT_TO_STDOUT=1 and --log asks
+for it.
 
 Layout of lines and folders as CANN's slog writes them (``debug``, ``run`` and ``security``, each with
-``plog/plog-<pid>_<time>.log``); ASCEND_PROCESS_LOG_PATH moves the folder, ASCEND_GLOBAL_LOG_LEVEL sets what is kept.
+``plog/plog-<pid>_<time>.log``); ASCEND_PROCESS_LOG_PATH moves the folder, ASCEND_GLOBAL_LOG_LEVEL sets what
+is kept.
 """
 
 import datetime
 import os
 import sys
-from typing import List, Tuple
 
 _LEVELS = ("debug", "info", "warning", "error", "null")
 
@@ -25,7 +26,9 @@ class Log:
         self.lines = []  # type: List[Tuple[str, str]]
 
     def write(self, level: str, text: str, kind: str = "debug") -> None:
-        """Add a line at ``level`` (debug, info, warning, error; event lines are always kept) to ``kind``'s file."""
+        """Add a line at ``level`` (debug, info, warning, error; event lines are always kept) to ``kind``'s
+        file.
+        """
         if level != "event" and _LEVELS.index(level) < self.level:
             return
         now = datetime.datetime.now()

@@ -15,7 +15,9 @@ _SMALL = 4096
 
 
 class Value(NamedTuple):
-    """A tensor as inferred: ONNX element type (0 unknown) and dims (None: rank unknown; -1: open dimension)."""
+    """A tensor as inferred: ONNX element type (0 unknown) and dims (None: rank unknown; -1: open
+    dimension).
+    """
 
     type: int
     dims: Optional[Tuple[int, ...]]
@@ -24,8 +26,8 @@ class Value(NamedTuple):
 def load(path: str) -> onnx.ModelProto:
     """Read the model with its external weights.
 
-    Raises AtcError: E13005 not a model, E16004 no graph, E16001 no input, E16005 several domains, E16002 an operator
-    or opset without parser.
+    Raises AtcError: E13005 not a model, E16004 no graph, E16001 no input, E16005 several domains, E16002 an
+    operator or opset without parser.
     """
     try:
         model = onnx.load(path)
@@ -58,7 +60,9 @@ def opset(model: onnx.ModelProto) -> int:
 
 
 def unsupported(model: onnx.ModelProto) -> List[Tuple[str, str]]:
-    """Return (node name, type as the parser registry writes it: ``ai.onnx::11::Foo``) for what has no parser."""
+    """Return (node name, type as the parser registry writes it: ``ai.onnx::11::Foo``) for what has no
+    parser.
+    """
     versions = {item.domain or "ai.onnx": item.version for item in model.opset_import}
     wrong = []
     for node in model.graph.node:
@@ -75,12 +79,16 @@ def _check_operators(model: onnx.ModelProto) -> None:
         raise AtcError("E16005", len(model.opset_import))
     wrong = unsupported(model)
     if wrong:
-        trace = tuple("No parser is registered for Op [{}, optype [{}]].".format(*entry) for entry in wrong[:20])
+        trace = tuple(
+            "No parser is registered for Op [{}, optype [{}]].".format(*entry) for entry in wrong[:20]
+        )
         raise AtcError("E16002", wrong[0][1], trace=trace)
 
 
 def _drop_weight_inputs(model: onnx.ModelProto) -> None:
-    """Before IR version 4 every weight was an input, too; as plain constants they can be folded and rounded."""
+    """Before IR version 4 every weight was an input, too; as plain constants they can be folded and
+    rounded.
+    """
     weights = {tensor.name for tensor in model.graph.initializer}
     kept = [value for value in model.graph.input if value.name not in weights]
     if len(kept) != len(model.graph.input):
@@ -97,7 +105,9 @@ def dims_of(value: onnx.ValueInfoProto) -> Optional[List[int]]:
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return None
-    return [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else -1 for dim in tensor.shape.dim]
+    return [
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else -1 for dim in tensor.shape.dim
+    ]
 
 
 def infer(model: onnx.ModelProto, shapes: Dict[str, List[int]]) -> Dict[str, Value]:
@@ -124,7 +134,9 @@ def infer(model: onnx.ModelProto, shapes: Dict[str, List[int]]) -> Dict[str, Val
         if size <= _SMALL:
             graph.initializer.append(tensor)
         else:
-            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+            graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            )
     for value in source.output:
         graph.output.append(onnx.ValueInfoProto(name=value.name))
         graph.output[-1].type.tensor_type.elem_type = value.type.tensor_type.elem_type
@@ -163,7 +175,9 @@ def _check_channels(graph: onnx.GraphProto, found: Dict[str, Value]) -> None:
 
 
 def run_for_shapes(model: bytes, names: List[str]) -> Optional[Dict[str, Tuple[int, ...]]]:
-    """Find the outputs' dims by running the (static) model on zeros; None where ONNX Runtime is not installed."""
+    """Find the outputs' dims by running the (static) model on zeros; None where ONNX Runtime is not
+    installed.
+    """
     try:
         import numpy
         import onnxruntime

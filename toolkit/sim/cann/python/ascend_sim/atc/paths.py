@@ -1,4 +1,6 @@
-"""Checks of paths on ATC's command line (hicann/ge ``base/common/util.cc``: CheckInputPathValid, CheckOutputPathValid)."""
+"""Checks of paths on ATC's command line (hicann/ge ``base/common/util.cc``: CheckInputPathValid,
+CheckOutputPathValid).
+"""
 
 import os
 import re
@@ -11,7 +13,9 @@ _REASON = "The path can only contain 'a-z' 'A-Z' '0-9' '-' '.' '_' and chinese c
 
 
 def check_input(path: str, flag: str) -> None:
-    """The file is there, readable, and its resolved name has allowed characters only; else E10004 or E10001."""
+    """The file is there, readable, and its resolved name has allowed characters only; else E10004 or
+    E10001.
+    """
     if not path:
         raise AtcError("E10004", flag.lstrip("-"))
     real = os.path.realpath(path)
@@ -24,7 +28,9 @@ def check_input(path: str, flag: str) -> None:
 
 
 def check_output(path: str, flag: str) -> None:
-    """The file can be written: over the one that is there, or into its folder, which ATC makes if it is missing."""
+    """The file can be written: over the one that is there, or into its folder, which ATC makes if it is
+    missing.
+    """
     if not path:
         raise AtcError("E10004", flag.lstrip("-"))
     if len(path) >= _MAX_PATH:
@@ -55,7 +61,9 @@ def check_file_name(path: str) -> None:
 
 
 def _accessible(path: str, mode: int) -> bool:
-    """Like access(2), except that root's privileges do not hide a missing permission bit from a simulated user."""
+    """Like access(2), except that root's privileges do not hide a missing permission bit from a simulated
+    user.
+    """
     if not os.access(path, mode):
         return False
     if os.geteuid() == 0:

@@ -2,11 +2,11 @@
 
 ATC computes in float16 by default, whatever the model says; inputs and outputs keep their type. Constants are
 rounded once, here; each result is rounded by the nodes of :meth:`graph.Rewriter.round16`. The sums inside one
-operator stay float32, as they do in the cube unit. Batch normalisation is folded into the convolution before the
-weights are rounded, as ATC's ConvBatchnormFusionPass does.
+operator stay float32, as they do in the cube unit. Batch normalisation is folded into the convolution before
+the weights are rounded, as ATC's ConvBatchnormFusionPass does.
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Set, Tuple
 
 import numpy
 import onnx
@@ -29,18 +29,31 @@ _MIXED_KEEPS = {
 _EXACT = {
     "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Slice", "Split", "Gather",
     "GatherElements", "GatherND", "Identity", "Dropout", "Expand", "Tile", "Neg", "Abs", "Sign", "Min", "Max",
-    "Where", "DepthToSpace", "SpaceToDepth", "ReduceMax", "ReduceMin", "TopK", "Relu", "MaxPool", "GlobalMaxPool",
+    "Where", "DepthToSpace", "SpaceToDepth", "ReduceMax", "ReduceMin", "TopK", "Relu", "MaxPool",
+    "GlobalMaxPool",
     "MaxRoiPool", "MaxUnpool", "Clip", "Floor", "Ceil", "Round", "Compress", "ScatterElements", "ScatterND",
     "Scatter", "ReverseSequence", "Pad", "EyeLike", "OneHot", "ConstantOfShape", "Trilu",
 }  # fmt: skip
 # Monotone, element by element or by picking: rounding may as well come after them, so it does, which leaves
 # Conv+Relu(+MaxPool) together for ONNX Runtime to fuse.
-_COMMUTES = {"Relu", "MaxPool", "GlobalMaxPool", "Clip", "Identity", "Flatten", "Reshape", "Transpose", "Squeeze"}
+_COMMUTES = {
+    "Relu",
+    "MaxPool",
+    "GlobalMaxPool",
+    "Clip",
+    "Identity",
+    "Flatten",
+    "Reshape",
+    "Transpose",
+    "Squeeze",
+}
 # (operator, input) whose float constant is a parameter on the host or of higher precision in the operator.
 _KEEP_CONSTANT = {
     ("Resize", 1), ("Resize", 2), ("Upsample", 1), ("QuantizeLinear", 1), ("DequantizeLinear", 1),
-    ("BatchNormalization", 1), ("BatchNormalization", 2), ("BatchNormalization", 3), ("BatchNormalization", 4),
-    ("NonMaxSuppression", 3), ("NonMaxSuppression", 4), ("Dropout", 1), ("QLinearConv", 1), ("QLinearConv", 4),
+    ("BatchNormalization", 1), ("BatchNormalization", 2), ("BatchNormalization", 3), ("BatchNormalization",
+    4),
+    ("NonMaxSuppression", 3), ("NonMaxSuppression", 4), ("Dropout", 1), ("QLinearConv", 1), ("QLinearConv",
+    4),
     ("QLinearConv", 6), ("QLinearMatMul", 1), ("QLinearMatMul", 4), ("QLinearMatMul", 6), ("Range", 0),
     ("Range", 1), ("Range", 2),
 }  # fmt: skip
@@ -50,8 +63,8 @@ _HOST_SOURCES = {"Shape", "Size"}
 class Policy(NamedTuple):
     """``name``: fp16, fp32, mixed, cube16 (only cube operators, results float16) or cube32 (results float32).
 
-    ``keep``: names of nodes that stay float32 (--keep_dtype). ``clip``: finite weights beyond float16 become its
-    largest number instead of infinity (--is_weight_clip).
+    ``keep``: names of nodes that stay float32 (--keep_dtype). ``clip``: finite weights beyond float16 become
+    its largest number instead of infinity (--is_weight_clip).
     """
 
     name: str
@@ -109,7 +122,9 @@ def fold_batch_normalisation(graph: onnx.GraphProto) -> int:
         folded += 1
         weights_name = _replace(graph, tensors, conv.input[1], weights * scale.reshape(shape), uses)
         old_bias = conv.input[2] if len(conv.input) > 2 else ""
-        bias_name = _replace(graph, tensors, old_bias or conv.output[0] + "_bias", beta + (bias - mean) * scale, uses)
+        bias_name = _replace(
+            graph, tensors, old_bias or conv.output[0] + "_bias", beta + (bias - mean) * scale, uses
+        )
         del conv.input[1:]
         conv.input.extend([weights_name, bias_name])
         conv.output[0] = node.output[0]
@@ -118,7 +133,9 @@ def fold_batch_normalisation(graph: onnx.GraphProto) -> int:
     return folded
 
 
-def _foldable(conv: onnx.NodeProto, norm: onnx.NodeProto, tensors: Dict[str, Any], uses: Dict[str, int]) -> bool:
+def _foldable(
+    conv: onnx.NodeProto, norm: onnx.NodeProto, tensors: Dict[str, Any], uses: Dict[str, int]
+) -> bool:
     constants = list(norm.input[1:5]) + [name for name in conv.input[1:] if name]
     return (
         conv.op_type == "Conv"
@@ -161,12 +178,16 @@ def count_uses(graph: onnx.GraphProto) -> Dict[str, int]:
 
 
 def apply(
-    graph: onnx.GraphProto, opset: int, policy: Policy, types: Dict[str, Tuple[int, Optional[int]]], exact: Set[str]
+    graph: onnx.GraphProto,
+    opset: int,
+    policy: Policy,
+    types: Dict[str, Tuple[int, Optional[int]]],
+    exact: Set[str],
 ) -> int:
     """Rewrite ``graph`` after ``policy``; return how many results are rounded.
 
-    ``types``: value -> (ONNX element type, rank or None). ``exact``: values that are rounded already (from AIPP);
-    the nodes which make them are left alone.
+    ``types``: value -> (ONNX element type, rank or None). ``exact``: values that are rounded already (from
+    AIPP); the nodes which make them are left alone.
     """
     if policy.name == "fp32":
         return 0
@@ -205,7 +226,9 @@ class _Rounding:
         for node in self.graph.node:
             inputs = [name for name in node.input if name]
             known = [name in host or name in self.initializers for name in inputs]
-            if node.op_type in _HOST_SOURCES or (inputs and all(known) and any(name in host for name in inputs)):
+            if node.op_type in _HOST_SOURCES or (
+                inputs and all(known) and any(name in host for name in inputs)
+            ):
                 host.update(node.output)
         return host
 
@@ -219,7 +242,11 @@ class _Rounding:
             half = self.policy.half_inputs(node) and not self.is_host(node)
             for index, name in enumerate(node.input):
                 if name in self.initializers and name not in self.before:
-                    keep = not half or (node.op_type, index) in _KEEP_CONSTANT or node.op_type.startswith("QLinear")
+                    keep = (
+                        not half
+                        or (node.op_type, index) in _KEEP_CONSTANT
+                        or node.op_type.startswith("QLinear")
+                    )
                     (kept if keep else wanted).add(name)
         for tensor in list(self.graph.initializer):
             if tensor.name not in wanted or tensor.data_type != TensorProto.FLOAT:
@@ -253,7 +280,13 @@ class _Rounding:
                 rewriter.nodes.append(node)
                 continue
             for index, name in enumerate(node.input):
-                if not name or not self.is_float(name) or name in self.rounded or name in late or name in self.host:
+                if (
+                    not name
+                    or not self.is_float(name)
+                    or name in self.rounded
+                    or name in late
+                    or name in self.host
+                ):
                     continue
                 if node.op_type == "QuantizeLinear":
                     continue
@@ -297,10 +330,14 @@ class _Rounding:
         )
 
     def _only_quantised(self, name: str) -> bool:
-        """What goes straight into QuantizeLinear keeps ONNX Runtime's integer kernels whole if nothing comes between."""
+        """What goes straight into QuantizeLinear keeps ONNX Runtime's integer kernels whole if nothing comes
+        between.
+        """
         readers = self.readers.get(name, [])
-        return bool(readers) and len(readers) == self.uses.get(name) and all(
-            reader.op_type == "QuantizeLinear" for reader in readers
+        return (
+            bool(readers)
+            and len(readers) == self.uses.get(name)
+            and all(reader.op_type == "QuantizeLinear" for reader in readers)
         )
 
     @staticmethod

@@ -1,11 +1,11 @@
 """A small reader of protobuf's text format: as much as AIPP configurations use.
 
-Fields ``name: value``, nested messages ``name { ... }`` (also with a colon), comments, strings in either quote,
-separators ``,`` and ``;``. Values stay text; who knows the field's type converts.
+Fields ``name: value``, nested messages ``name { ... }`` (also with a colon), comments, strings in either
+quote, separators ``,`` and ``;``. Values stay text; who knows the field's type converts.
 """
 
 import re
-from typing import List, NamedTuple, Tuple, Union
+from typing import NamedTuple, Tuple, Union
 
 _TOKEN = re.compile(
     r"""\s+ | \#[^\n]* | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*') |

@@ -15,7 +15,9 @@ Shapes = Dict[str, List[int]]
 
 
 class Gears(NamedTuple):
-    """Dynamic gears: ``kind`` is batch, image or dims; ``profiles`` hold one number per -1 that a gear replaces."""
+    """Dynamic gears: ``kind`` is batch, image or dims; ``profiles`` hold one number per -1 that a gear
+    replaces.
+    """
 
     kind: str
     profiles: Tuple[Tuple[int, ...], ...]
@@ -183,7 +185,9 @@ def _check_profiles(profiles: Tuple[Tuple[int, ...], ...]) -> None:
 
 
 def at_gear(shapes: Shapes, order: List[str], gears: Gears, profile: Tuple[int, ...]) -> Shapes:
-    """Return the shapes with each -1 replaced by what gear ``profile`` says; ``order``: inputs as in the model."""
+    """Return the shapes with each -1 replaced by what gear ``profile`` says; ``order``: inputs as in the
+    model.
+    """
     fixed = {}  # type: Shapes
     position = 0
     for name in order:
