@@ -1,10 +1,10 @@
 """A board for tests of the agent: the real source in a forked process, whose disk can be stopped at any step.
 
-``ForkedLine`` forks and runs ``toolkit/onboard/agent.py`` on pipes: no interpreter starts, so that hundreds of
-kills take seconds. Its one function that changes the disk, ``disk``, is replaced from here by one that counts,
-records and, at step ``die_at``, kills the process. :class:`Durable` keeps what would be on the disk if the power
-went at that moment: names since the last flush of their folder and content since the last flush of its file may
-be lost, in several ways.
+``ForkedLine`` forks and runs ``toolkit/onboard/agent.py`` on pipes: no interpreter starts, so that
+hundreds of kills take seconds. Its one function that changes the disk, ``disk``, is replaced from here by
+one that counts, records and, at step ``die_at``, kills the process. :class:`Durable` keeps what would be
+on the disk if the power went at that moment: names since the last flush of their folder and content since
+the last flush of its file may be lost, in several ways.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import shutil
 import signal
 import stat
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,12 +53,15 @@ class ForkedLine:
         self.sent = self.received = 0
         self.written = bytearray()
         self._left = cut_after
+        agent_code()  # compiled once, here, and not in each child
         near_in, far_out = os.pipe()
         far_in, near_out = os.pipe()
         self.pid = os.fork()
         if not self.pid:
             try:
                 self._be_agent(home, patch, far_in, far_out, (near_in, near_out))
+            except BaseException:
+                (home / "stderr").write_text(traceback.format_exc())
             finally:
                 os._exit(70)
         os.close(far_in)
@@ -133,7 +137,7 @@ class ForkedLine:
 
 @dataclass
 class Durable:
-    """What is certain to be on the disk, by the records of ``disk``. Files and folders have numbers of ours."""
+    """What is certain to be on the disk, by the records of ``disk``. Files and folders are numbers."""
 
     names: dict[int, dict[str, int]] = field(default_factory=dict)
     """Folder → its entries as last flushed."""
@@ -287,8 +291,13 @@ def recording(log: Path, die_at: int) -> Patch:
             elif operation == "flush":
                 record = (operation, words[0], state(words[0]))
             elif operation == "flush_all":
-                paths = [os.path.join(top, name) for top, dirs, files in os.walk(words[0]) for name in dirs + files]
-                record = (operation, {path: state(path) for path in [words[0], *paths] if not os.path.islink(path)})
+                paths = [
+                    os.path.join(top, name) for top, dirs, files in os.walk(words[0]) for name in dirs + files
+                ]
+                record = (
+                    operation,
+                    {path: state(path) for path in [words[0], *paths] if not os.path.islink(path)},
+                )
             else:
                 record = (operation, *words)
             result = None if operation in ("flush", "flush_all") else operations[operation](*arguments)
@@ -304,7 +313,9 @@ def recording(log: Path, die_at: int) -> Patch:
 
 def no_flush(namespace: dict[str, Any]) -> None:
     """Where only the outcome counts and no crash is to be survived: nothing waits for the real disk."""
-    namespace["OPERATIONS"] = dict(namespace["OPERATIONS"], flush=lambda path: None, flush_all=lambda path: None)
+    namespace["OPERATIONS"] = dict(
+        namespace["OPERATIONS"], flush=lambda path: None, flush_all=lambda path: None
+    )
 
 
 def records(log: Path) -> Iterator[tuple[Any, ...]]:
@@ -368,7 +379,9 @@ def board(home: Path, patch: Patch | None = None, cut_after: int | None = None) 
     return BoardAgent(ForkedLine(home, patch, cut_after), BOARD, Limits(silence=20, board=60))
 
 
-def deploy(home: Path, made: Made, patch: Patch | None = no_flush, cut_after: int | None = None) -> Inspection:
+def deploy(
+    home: Path, made: Made, patch: Patch | None = no_flush, cut_after: int | None = None
+) -> Inspection:
     """What a rollout does with one board: look, change what is to be changed, confirm."""
     with board(home, patch, cut_after) as agent:
         return deploy_with(agent, made)
@@ -392,7 +405,11 @@ def problems(home: Path, allowed: Mapping[str, Made]) -> list[str]:
         link = app / pointer
         if os.path.lexists(link):
             name = os.readlink(link).rpartition("/")[2]
-            wrong += [f"{pointer} is not a release of ours"] if name not in allowed else release_damage(app, allowed[name])
+            wrong += (
+                [f"{pointer} is not a release of ours"]
+                if name not in allowed
+                else release_damage(app, allowed[name])
+            )
     for blob in (app / "blobs").glob("*"):
         name = blob.name.partition(".")[0]
         if not blob.name.endswith(".part") and hashlib.sha256(blob.read_bytes()).hexdigest() != name:
@@ -423,7 +440,7 @@ def left_over(home: Path) -> list[str]:
 
 
 def tidy(home: Path) -> None:
-    """A rollout that has nothing to change writes nothing; the first session that takes the lock tidies up."""
+    """A rollout with nothing to change writes nothing; the first session that takes the lock tidies up."""
     with board(home, no_flush) as agent:
         agent.inspect(ROOT, APP)
         agent.lock("tests")

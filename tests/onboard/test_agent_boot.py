@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -14,15 +15,15 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from agent_board import APP, ROOT, Made, make_release, release_damage  # noqa: E402
-from interpreters import require  # noqa: E402
+from agent_board import APP, ROOT, Made, make_release, release_damage
+from interpreters import require
 
-from toolkit.artefacts.manifest import blobs_of  # noqa: E402
-from toolkit.errors import BoardRefused, LineLost  # noqa: E402
-from toolkit.remote import boot, local_line  # noqa: E402
-from toolkit.remote.address import Address, Limits  # noqa: E402
-from toolkit.remote.agent import BoardAgent  # noqa: E402
-from toolkit.remote.boot import PAYLOAD_LIMIT, SYNC, boot_command, boot_payload, without_comments  # noqa: E402
+from toolkit.artefacts.manifest import blobs_of
+from toolkit.errors import BoardRefused, LineLost
+from toolkit.remote import boot, local_line
+from toolkit.remote.address import Address, Limits
+from toolkit.remote.agent import BoardAgent
+from toolkit.remote.boot import PAYLOAD_LIMIT, SYNC, boot_command, boot_payload, without_comments
 
 VERSIONS = ("3.6", "3.7", "3.11", "3.13")
 LIMITS = Limits(silence=20, board=60)
@@ -49,7 +50,11 @@ def bare_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def release(tmp_path: Path) -> Made:
     hello = b"import sys, os\nprint('hello', os.environ['GREETED'], *sys.argv[1:])\n"
-    contents = {"hello.py": hello, "env.sh": b"echo noise; export GREETED=you; set -- lost; false\n", "a/ü.txt": b"u"}
+    contents = {
+        "hello.py": hello,
+        "env.sh": b"echo noise; export GREETED=you; set -- lost; false\n",
+        "a/ü.txt": b"u",
+    }
     return make_release(tmp_path / "release", contents, "export A=1")
 
 
@@ -60,7 +65,9 @@ def address(*interpreters: object) -> Address:
 def boot_with(data: bytes, *interpreters: object, wait: float = 20) -> subprocess.CompletedProcess[bytes]:
     """Run the boot command as sshd would, with ``data`` and then the end of input."""
     command = boot_command([str(one) for one in interpreters])
-    return subprocess.run(["/bin/sh", "-c", command], input=data, capture_output=True, timeout=wait, check=False)
+    return subprocess.run(
+        ["/bin/sh", "-c", command], input=data, capture_output=True, timeout=wait, check=False
+    )
 
 
 def refusal(stdout: bytes) -> dict[str, str]:
@@ -86,7 +93,9 @@ def test_command_is_one_line_without_data_and_fits_any_login_shell() -> None:
 
 
 def test_comments_cost_nothing_and_lines_keep_their_numbers() -> None:
-    source = 'def f():\n    """Doc."""\n\n\nclass A(Exception):\n    """Only\n    this."""\n\nx = "# no"  # yes\n'
+    source = (
+        'def f():\n    """Doc."""\n\n\nclass A(Exception):\n    """Only\n    this."""\n\nx = "# no"  # yes\n'
+    )
     bare = without_comments(source)
     assert bare.count("\n") == source.count("\n")
     assert "Doc" not in bare
@@ -112,7 +121,9 @@ def test_whole_rollout(
         assert str(found.facts["version"]).startswith(version + ".")
         assert (found.current, found.environment, len(found.missing)) == ("", "absent", 3)
         board.lock("tests")
-        report = board.install(release.release, blobs_of(release.release, release.contents), release.environment)
+        report = board.install(
+            release.release, blobs_of(release.release, release.contents), release.environment
+        )
         assert (report.new, report.blobs, report.passes) == (True, 3, 1)
         ran = board.run(
             ["{python}", "hello.py", "a b", "$HOME", "ü"],
@@ -138,7 +149,9 @@ def test_whole_rollout(
     assert release_damage(home / "PROJECTS" / APP, release) == []
 
 
-@pytest.mark.parametrize("shell", filter(shutil.which, ["sh", "bash", "dash", "busybox", "zsh", "tcsh", "fish"]))
+@pytest.mark.parametrize(
+    "shell", filter(shutil.which, ["sh", "bash", "dash", "busybox", "zsh", "tcsh", "fish"])
+)
 def test_any_login_shell(shell: str) -> None:
     argv = [shell, "sh"] if shell == "busybox" else [shell]
     done = subprocess.run(
@@ -207,12 +220,10 @@ def test_endless_input(version: str, booted: bool) -> None:
         ["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdin
+    if booted:
+        process.stdin.write(boot_payload())
     with pytest.raises(BrokenPipeError):
-        if booted:
-            process.stdin.write(boot_payload())
-        while True:
-            process.stdin.write(b"\0" * 65536)
-            process.stdin.flush()
+        process.stdin.writelines(itertools.repeat(b"\0" * 65536))
     process.stdin = None
     out, err = process.communicate(timeout=20)
     assert err == b""
@@ -256,7 +267,9 @@ def test_silent_input_has_an_end(version: str, tmp_path: Path, monkeypatch: pyte
     try:
         command = "exec " + boot_command([str(python)])
         # Python 2 says at once that it is too old; the others wait for a source that never comes.
-        done = subprocess.run(["/bin/sh", "-c", command], stdin=reading, capture_output=True, timeout=20, check=False)
+        done = subprocess.run(
+            ["/bin/sh", "-c", command], stdin=reading, capture_output=True, timeout=20, check=False
+        )
     finally:
         os.close(reading)
         os.close(writing)
