@@ -9,7 +9,7 @@ from typing import Any
 from yaml.nodes import Node, ScalarNode, SequenceNode
 
 from toolkit.inventory.board import Board, profile_named
-from toolkit.inventory.draft import Draft
+from toolkit.inventory.draft import Draft, Layer
 from toolkit.inventory.keys import is_text
 from toolkit.inventory.nodes import Problems, is_null, line_of, near, place, plain, text_of
 
@@ -44,10 +44,25 @@ def _board(draft: Draft, profiles: Collection[str], default_profile: str, proble
             draft.node,
             f"{draft.name!r} cannot be a folder's name: letters, digits and . _ -, first a letter or digit",
         )
-    fields = draft.layer.fields
     return Board(
         name=draft.name,
         profile=_profile(draft, profiles, default_profile, problems),
+        **_connection(draft.layer.fields, problems),
+        labels=_labels(draft.layer, problems),
+        overrides={key: _value(key, node, problems) for key, node in draft.layer.overrides.items()},
+        kind=draft.kind,
+        place=place(draft.node),
+    )
+
+
+def check_layer(layer: Layer, problems: Problems) -> None:
+    """Check what a group or the defaults say, whether or not any board belongs to them."""
+    _connection(layer.fields, problems)
+    _labels(layer, problems)
+
+
+def _connection(fields: dict[str, Node], problems: Problems) -> dict[str, Any]:
+    return dict(
         host=_host(fields.get("host"), problems),
         port=_port(fields.get("port"), problems),
         user=_matching("user", _USER, "is not a user's name", fields, problems),
@@ -57,10 +72,6 @@ def _board(draft: Draft, profiles: Collection[str], default_profile: str, proble
             "host_key", _HOST_KEY, "is not a key: write 'ssh-ed25519 AAAA…' or 'SHA256:…'", fields, problems
         ),
         jump=_jump(fields.get("jump"), problems),
-        labels=_labels(draft, problems),
-        overrides={key: _value(key, node, problems) for key, node in draft.layer.overrides.items()},
-        kind=draft.kind,
-        place=place(draft.node),
     )
 
 
@@ -130,15 +141,15 @@ def _password(node: Node | None, problems: Problems) -> str:
     return text
 
 
-def _labels(draft: Draft, problems: Problems) -> dict[str, str]:
-    for name, (value, node) in draft.layer.labels.items():
+def _labels(layer: Layer, problems: Problems) -> dict[str, str]:
+    for name, (value, node) in layer.labels.items():
         if name in _RESERVED_LABELS:
             problems.at(node, f"label {name}: this name is taken, hosts={name}=… has a meaning already")
         elif not _LABEL.match(name):
             problems.at(node, f"label {name!r}: letters, digits and _ - . /, first a letter, digit or _")
         elif not _LABEL_VALUE.match(value):
             problems.at(node, f"label {name}: {value!r}: a value has letters, digits, spaces and . _ - / : +")
-    return draft.label_texts
+    return {name: value for name, (value, _) in layer.labels.items()}
 
 
 def _value(key: str, node: Node, problems: Problems) -> Any:
@@ -161,7 +172,7 @@ def _unique_names(drafts: Sequence[Draft], problems: Problems) -> None:
         same = "has this name already"
         if other.name != draft.name:
             same = f"is named {other.name}, the same but for case"
-        problems.at(draft.node, f"{draft.name}: the machine in {line_of(other.node)} {same}")
+        problems.at(draft.node, f"{draft.name}: {line_of(other.node)} {same}")
 
 
 def _unique_addresses(drafts: Sequence[Draft], boards: Sequence[Board], problems: Problems) -> None:
@@ -177,7 +188,7 @@ def _unique_addresses(drafts: Sequence[Draft], boards: Sequence[Board], problems
         address = (board.kind, board.jump, draft.address or board.host.lower(), board.port or 22)
         other = first.setdefault(address, draft)
         if other is not draft and other.name != draft.name:
-            where = f"{board.host}:{board.port or 22}"
+            where = f"{draft.address.strip() or board.host}:{board.port or 22}"
             node = draft.layer.fields.get("host", draft.node)
             if isinstance(node, SequenceNode) or node is other.layer.fields.get("host"):
                 node = draft.node  # a group gives both the same host: their own lines tell them apart

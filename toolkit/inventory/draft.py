@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from yaml.nodes import MappingNode, Node
+from yaml.nodes import MappingNode, Node, SequenceNode
 
 from toolkit.inventory.board import CONNECTION
 from toolkit.inventory.keys import known_key, near_key
@@ -81,7 +81,7 @@ def read_labels(node: Node, problems: Problems) -> dict[str, tuple[str, Node]]:
         return {text_of(item): ("", item) for item in sequence(node, problems, "labels")}
     labels: dict[str, tuple[str, Node]] = {}
     for name, (key, value) in mapping(node, problems, "labels").items():
-        if not is_null(value) and not text_of(value):
+        if isinstance(value, MappingNode | SequenceNode):
             problems.at(value, f"label {name}: the value must be a text")
         labels[name] = text_of(value), key
     return labels

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 
 from yaml.nodes import MappingNode, Node, SequenceNode
 
+from toolkit.inventory.checks import check_layer
 from toolkit.inventory.draft import Draft, Layer, read_layer, read_overrides
 from toolkit.inventory.nodes import Problems, items, mapping, near, sequence, text_of
 from toolkit.inventory.selection import GLOB, Terms
@@ -45,6 +46,8 @@ def read(root: Node | None, problems: Problems) -> list[Draft]:
     boards = _entries(section("boards"), "board", problems)
     hosts = [draft for draft, _ in _entries(section("hosts"), "host", problems)]
 
+    for layer in (defaults, *(group.layer for group in groups.values())):
+        check_layer(layer, problems)
     own = [draft.layer for draft, _ in boards]
     _apply_groups(boards, defaults, groups, problems)
     for (draft, _), layer in zip(boards, own, strict=True):

@@ -64,8 +64,8 @@ def _place(name: str, line: int) -> str:
 
 
 def line_of(node: Node) -> str:
-    """ "line 12" or, where lines are not known, "further up"."""
-    return f"line {node.start_mark.line + 1}" if node.start_mark.line >= 0 else "further up"
+    """ "line 12" or, where lines are not known, "an earlier entry"."""
+    return f"line {node.start_mark.line + 1}" if node.start_mark.line >= 0 else "an earlier entry"
 
 
 def near(name: str, known: Iterator[str] | list[str]) -> str:

@@ -98,7 +98,8 @@ def _text(path: Path, shown: str) -> str:
 def _find(spec: str, folders: Sequence[Path]) -> Path:
     """The file that ``spec`` names."""
     direct = Path(spec).expanduser()
-    candidates = [direct] if direct.is_absolute() or len(direct.parts) > 1 or direct.suffix else []
+    # A bare word is a name; anything with a slash or a suffix may be a path.
+    candidates = [direct] if "/" in spec or os.sep in spec or direct.suffix else []
     candidates += [folder / f"{spec}{suffix}" for folder in folders for suffix in _SUFFIXES]
     for path in candidates:
         if path.is_file():

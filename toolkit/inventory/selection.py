@@ -86,17 +86,28 @@ def select(boards: Sequence[Board], expression: str) -> list[Board]:
         meant to be left out), or nothing remains.
     """
     terms = Terms.parse(expression)
-    named = {term.key for term in terms.terms if term.kind == "name"}
-    candidates = [board for board in boards if board.kind == "board" or board.name in named]
     for term in terms.terms:
-        if not any(term.match(board.name, board.profile, board.labels) for board in candidates):
-            raise _names_nothing(term, candidates)
-    chosen = [board for board in candidates if terms.match(board.name, board.profile, board.labels)]
+        if not any(_names(term, board) for board in boards):
+            raise _names_nothing(term, [board for board in boards if board.kind == "board"])
+    chosen = [board for board in boards if _selects(terms, board)]
     if terms.terms and not chosen:
         raise UsageError(
             f"hosts={expression} leaves no board", hint="its negations take away all that it selects"
         )
     return chosen
+
+
+def _names(term: Term, board: Board) -> bool:
+    if board.kind != "board":
+        return term.kind == "name" and term.key == board.name
+    return term.match(board.name, board.profile, board.labels)
+
+
+def _selects(terms: Terms, board: Board) -> bool:
+    if board.kind == "board":
+        return terms.match(board.name, board.profile, board.labels)
+    naming = [term for term in terms.terms if _names(term, board)]
+    return bool(naming) and not any(term.negated for term in naming)
 
 
 def _names_nothing(term: Term, candidates: Sequence[Board]) -> UsageError:
