@@ -340,7 +340,9 @@ class OpensshLine:
             hint = f"compare the fingerprint, then: deploy trust hosts={name} replace=true"
         elif cause == "host-key-unknown":
             hint = f"compare the fingerprint with the board's, then: deploy trust hosts={name}"
-        return Unreachable(f"{name}: {where}: {last}", cause=cause, host=name, hint=hint, detail=said[-2000:])
+        return Unreachable(
+            f"{name}: {where}: {last.strip('@ ')}", cause=cause, host=name, hint=hint, detail=said[-2000:]
+        )
 
     def _lost(self) -> RemoteError:
         if self._guard.fate is not None:
