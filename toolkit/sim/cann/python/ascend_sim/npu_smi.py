@@ -6,12 +6,12 @@ from the board's description and its faults. There are no processes in the proce
 does not know who uses it.
 """
 
-import hashlib
 import re
 import sys
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List
 
 from . import board as boards
+from . import npu_fields
 
 # DCMI's error numbers; the shell sees the lowest byte.
 INVALID_PARAMETER, DEVICE_NOT_READY, NOT_SUPPORTED = -8001, -8005, -8255
@@ -51,28 +51,6 @@ Options:
        -p %d          Chip Physical ID
 """
 _KNOWN_TYPES = set(re.findall(r"[a-z0-9_-]+", _INFO_HELP.split("type: ")[1].split("Options")[0]))
-_FIRMWARE = ((25, "7.7.0.6.236"), (24, "7.3.0.1.231"), (23, "7.0.0.5.242"), (22, "1.84.15.1.310"))
-_ERRORS = {
-    "Warning": (
-        "80E18401",
-        "node type=SOC, sensor type=Temperature, event state=Non-critical over temperature",
-    ),
-    "Alarm": ("80E3A203", "node type=SOC, sensor type=Current, event state=Sensor abnormal"),
-    "Critical": ("80E1800F", "node type=SOC, sensor type=Heartbeat, event state=Heartbeat lost"),
-}
-
-
-class Chip(NamedTuple):
-    """What one chip shows. ``power`` is None where the tool prints NA; pages and memory are (used, total)."""
-
-    number: int
-    bus: str
-    name: str
-    health: str
-    power: Optional[float]
-    temperature: int
-    hugepages: Tuple[int, int]
-    memory: Tuple[int, int]
 
 
 class UsageError(Exception):
@@ -157,49 +135,11 @@ def _options(argv: List[str]) -> Dict[str, str]:
     return options
 
 
-def _driver(board: boards.Board) -> Tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", board.driver_version)[:3])
-
-
-def _family(board: boards.Board) -> str:
-    """Return 310, 310B or 310P: what decides which fields there are."""
-    match = re.match(r"310[BP]?", board.npu_name)
-    return match.group() if match else board.npu_name
-
-
-def chips(board: boards.Board) -> List[Chip]:
-    """Return the state of the board's chips: idle, but for the faults that its description sets."""
-    family = _family(board)
-    health = str(board.faults.get("health", "OK"))
-    default = {"310": (12.8, 58, 0.33), "310B": (7.7, 54, 0.3), "310P": (15.8, 42, 0.05)}
-    power, temperature, used = default.get(family, (65.8, 45, 0.05))  # type: Any
-    if board.is_rc:
-        # On such boards the operating system lives in the same memory.
-        used = {"310": 0.65, "310B": 0.62}.get(family, used)
-    watts = power  # type: Optional[float]
-    if family == "310P" and _driver(board) >= (24,):
-        watts = None
-    elif family == "310B" and health == "Alarm":
-        # The alarm usually is the current sensor's own.
-        watts = 0.0
-    pages = {"310B": (15, 15)}.get(family, (0, 187) if board.is_rc else (0, 0))
-    degrees = int(board.faults.get("temperature", temperature))
-    memory = (int(board.memory_mb * used), board.memory_mb)
-    return [
-        Chip(
-            number,
-            "NA" if board.is_rc else "0000:{:02X}:00.0".format(number + 1),
-            board.npu_name, health, watts, degrees, pages, memory,
-        )
-        for number in range(board.chips)
-    ]  # fmt: skip
-
-
 def table(board: boards.Board) -> str:
     """Return what ``npu-smi info`` prints."""
-    driver = _driver(board)
-    hugepages = driver >= (22,)
-    wide = driver >= (22, 0, 4)
+    version_numbers = npu_fields.driver(board)
+    hugepages = version_numbers >= (22,)
+    wide = version_numbers >= (22, 0, 4)
     first, third = (22 if wide else 10), (54 if hugepages else 40)
     widths = (first + 9, 17, third)
     rule = "+" + "+".join("-" * width for width in widths) + "+"
@@ -229,7 +169,7 @@ def table(board: boards.Board) -> str:
             "| Chip    {}| Bus-Id          | AICore(%)         Memory-Usage(MB)     |".format(device)
         )
     lines.append(double)
-    state = chips(board)
+    state = npu_fields.chips(board)
     for chip in state:
         power = "NA" if chip.power is None else "{:.1f}".format(chip.power)
         lines.append(
@@ -243,12 +183,12 @@ def table(board: boards.Board) -> str:
             )
         )
         lines.append(double if chip is state[-1] else rule)
-    if hugepages and not board.is_rc and _family(board) in ("310", "310P"):
+    if hugepages and not board.is_rc and npu_fields.family(board) in ("310", "310P"):
         lines += _processes(first, rule, double)
     return "\n".join(lines)
 
 
-def _upper(chip: Chip, power: str, width: int, wide: bool) -> str:
+def _upper(chip: npu_fields.Chip, power: str, width: int, wide: bool) -> str:
     if width == 40:
         return "{:<17} {:<21}".format(power, chip.temperature)
     used, total = chip.hugepages
@@ -256,7 +196,7 @@ def _upper(chip: Chip, power: str, width: int, wide: bool) -> str:
     return "{:<12} {:<17} {}".format(power, chip.temperature, pages)
 
 
-def _lower(chip: Chip, width: int) -> str:
+def _lower(chip: npu_fields.Chip, width: int) -> str:
     used, total = chip.memory
     if width == 40:
         return "{:<17} {:<21}".format(0, "{} / {}".format(used, total))
@@ -276,35 +216,15 @@ def _processes(first: int, rule: str, double: str) -> List[str]:
     ]
 
 
-def _field(label: str, value: object) -> str:
-    return "\t{:<30} : {}".format(label, value)
-
-
-def _serial(board: boards.Board) -> str:
-    """Return a serial number in the maker's form that is always the same for a board of this name."""
-    digits = hashlib.sha256(board.name.encode("utf-8")).hexdigest().upper()
-    return "033" + "".join(char for char in digits if char.isalnum())[:13]
-
-
-def _product(board: boards.Board) -> str:
-    """Return the product's name; the first generation of RC boards has none in its electronic label."""
-    return "NA" if board.is_rc and _family(board) == "310" else board.product
-
-
-def _firmware(board: boards.Board) -> str:
-    generation = (_driver(board) or (0,))[0]
-    return next((version for lowest, version in _FIRMWARE if generation >= lowest), "1.79.22.4.220")
-
-
 def _list(board: boards.Board) -> str:
     return "\n".join(
         [
-            _field("Card Count", 1),
+            npu_fields.field("Card Count", 1),
             "",
-            _field("NPU ID", 0),
-            _field("Product Name", _product(board)),
-            _field("Serial Number", _serial(board)),
-            _field("Chip Count", board.chips),
+            npu_fields.field("NPU ID", 0),
+            npu_fields.field("Product Name", npu_fields.product(board)),
+            npu_fields.field("Serial Number", npu_fields.serial(board)),
+            npu_fields.field("Chip Count", board.chips),
         ]
     )
 
@@ -322,170 +242,31 @@ def _typed(options: Dict[str, str], board: boards.Board) -> str:
     kind = options["-t"]
     if kind not in _KNOWN_TYPES:
         raise UsageError("Error parameter of -t\n{}".format(_INFO_HELP))
-    if kind not in _TYPES and kind not in ("board", "product", "common"):
+    if kind not in npu_fields.TYPES and kind not in ("board", "product", "common"):
         raise UsageError("This device does not support querying {}.".format(kind), NOT_SUPPORTED)
     if "-i" not in options:
         raise UsageError("Error parameter of -i\n{}".format(_INFO_HELP))
     if int(options["-i"]) != 0:
         raise UsageError("Error parameter of -i: card {} does not exist.".format(options["-i"]))
-    state = chips(board)
-    chosen = None  # type: Optional[Chip]
+    state = npu_fields.chips(board)
+    chosen = None  # type: Optional[npu_fields.Chip]
     if "-c" in options:
         if int(options["-c"]) >= len(state):
             raise UsageError("Error parameter of -c: chip {} does not exist.".format(options["-c"]))
         chosen = state[int(options["-c"])]
     if kind == "board":
-        return "\n".join(_chip_board(board, chosen) if chosen else _card_board(board))
+        return "\n".join(npu_fields.chip_board(board, chosen) if chosen else npu_fields.card_board(board))
     if kind == "product":
-        return _field("Product Type", board.product)
+        return npu_fields.field("Product Type", board.product)
     if kind == "common":
-        return "\n".join(_common(board, [chosen] if chosen else state))
-    fields = _TYPES[kind]
+        return "\n".join(npu_fields.common(board, [chosen] if chosen else state))
+    fields = npu_fields.TYPES[kind]
     if chosen:
         return "\n".join(fields(board, chosen))
-    lines = [_field("NPU ID", 0), _field("Chip Count", board.chips)]
+    lines = [npu_fields.field("NPU ID", 0), npu_fields.field("Chip Count", board.chips)]
     for chip in state:
-        lines += [""] + fields(board, chip) + [_field("Chip ID", chip.number)]
+        lines += [""] + fields(board, chip) + [npu_fields.field("Chip ID", chip.number)]
     return "\n".join(lines)
-
-
-def _card_board(board: boards.Board) -> List[str]:
-    old = _family(board) in ("310", "310B")
-    lines = [
-        _field("NPU ID", 0),
-        _field("Product Name", _product(board)),
-        _field("Model", "NA"),
-        _field("Manufacturer", "NA"),
-        _field("Serial Number", _serial(board)),
-        _field("Software Version", board.driver_version),
-        _field("Firmware Version", _firmware(board)),
-    ]
-    if not board.is_rc and not old and _driver(board) >= (23,):
-        lines.append(_field("Compatibility", "OK" if board.user == "root" else "NOT SUPPORT"))
-    lines += [
-        _field("Board ID", "0x3ec" if board.is_rc else "0x64"),
-        _field("PCB ID", "NA" if board.is_rc else "A"),
-    ]
-    lines.append(_field("BOM ID", 0 if board.is_rc else 1))
-    if not board.is_rc:
-        lines += [
-            _field("PCIe Bus Info", chips(board)[0].bus),
-            _field("Slot ID", 0),
-            _field("Class ID", "NA"),
-        ]
-        lines += [_field("PCI Vendor ID", "0x19E5"), _field("PCI Device ID", "0xD100" if old else "0xD500")]
-        lines += [_field("Subsystem Vendor ID", "0x0200"), _field("Subsystem Device ID", "0x0100")]
-    lines.append(_field("Chip Count", board.chips))
-    lines.append(_field("Faulty Chip Count" if old else "Chip Fault", 0))
-    return lines
-
-
-def _chip_board(board: boards.Board, chip: Chip) -> List[str]:
-    family = _family(board)
-    die = hashlib.sha256("{}/{}".format(board.name, chip.number).encode("utf-8")).hexdigest().upper()
-    words = " ".join(die[index : index + 8] for index in range(0, 40, 8))
-    lines = [
-        _field("NPU ID", 0),
-        _field("Chip ID", chip.number),
-        _field("Chip Type", "Ascend"),
-        _field("Chip Name", board.npu_name),
-        _field("Chip Version", "V1"),
-        _field("Board ID", "0x3ec" if board.is_rc else "0x64"),
-    ]
-    if family == "310P":
-        lines.append(_field("Die ID", words))
-    else:
-        lines += [_field("PCB ID", "NA"), _field("BOM ID", 0 if board.is_rc else 1)]
-        lines.append(_field("Die ID", "V1, " + words))
-    if not board.is_rc:
-        lines += [_field("Chip Position ID", chip.number), _field("PCIe Bus Info", chip.bus)]
-        lines.append(_field("Firmware Version", _firmware(board)))
-    return lines
-
-
-def _percent(pair: Tuple[int, int]) -> int:
-    return pair[0] * 100 // pair[1] if pair[1] else 0
-
-
-def _watts(chip: Chip) -> str:
-    return "{:.1f}".format(chip.power if chip.power is not None else 15.8)
-
-
-def _common(board: boards.Board, state: List[Chip]) -> List[str]:
-    family = _family(board)
-    lines = [_field("NPU ID", 0), _field("Chip Count", board.chips)]
-    for chip in state:
-        lines += ["", _field("Chip ID", chip.number), _field("Memory Usage Rate(%)", _percent(chip.memory))]
-        lines.append(_field("Aicore Usage Rate(%)", 0))
-        if family == "310P":
-            lines += [_field("Aicore Freq(MHZ)", 1080), _field("Aicore curFreq(MHZ)", 960)]
-        lines.append(_field("Temperature(C)", chip.temperature))
-        if family != "310P":
-            lines.append(_field("Rated Power Dissipation(W)", _watts(chip)))
-    return lines
-
-
-def _health(board: boards.Board, chip: Chip) -> List[str]:
-    code, information = _ERRORS.get(chip.health, ("NA", "NA"))
-    return [
-        _field("Health Status", chip.health),
-        _field("Error Code", code),
-        _field("Error Information", information),
-    ]
-
-
-def _usages(board: boards.Board, chip: Chip) -> List[str]:
-    family = _family(board)
-    prefix, pages = ("DDR", "DDR Hugepages") if family == "310P" else ("Memory", "Hugepages")
-    lines = [
-        _field(prefix + " Capacity(MB)", chip.memory[1]),
-        _field(prefix + " Usage Rate(%)", _percent(chip.memory)),
-        _field(pages + " Total(page)", chip.hugepages[1]),
-        _field(pages + " Usage Rate(%)", _percent(chip.hugepages)),
-        _field("Aicore Usage Rate(%)", 0),
-        _field("Aicpu Usage Rate(%)", 0),
-        _field("Ctrlcpu Usage Rate(%)", 2),
-    ]
-    if family == "310P":
-        lines.append(_field("Vectorcore Usage Rate(%)", 0))
-    lines.append(_field(prefix + " Bandwidth Usage Rate(%)", 0))
-    return lines
-
-
-def _memory(board: boards.Board, chip: Chip) -> List[str]:
-    family = _family(board)
-    if family == "310P":
-        capacity = [
-            _field("Total DDR Capacity(MB)", chip.memory[1]),
-            _field("DDR Capacity(MB)", chip.memory[1]),
-        ]
-        return capacity + [_field("DDR Clock Speed(MHz)", 4266)]
-    total = [_field("Total Capacity(MB)", chip.memory[1])] if family == "310B" else []
-    return total + [_field("Capacity(MB)", chip.memory[1]), _field("Clock Speed(MHz)", 1600)]
-
-
-def _temperature(board: boards.Board, chip: Chip) -> List[str]:
-    return [_field("Temperature (C)", chip.temperature)]
-
-
-def _power(board: boards.Board, chip: Chip) -> List[str]:
-    if _family(board) == "310P":
-        return [_field("NPU Real-time Power(W)", _watts(chip))]
-    return [_field("Power Dissipation(W)", _watts(chip))]
-
-
-def _process_memory(board: boards.Board, chip: Chip) -> List[str]:
-    return ["\tNo process in device."]
-
-
-_TYPES = {
-    "health": _health,
-    "usages": _usages,
-    "memory": _memory,
-    "temp": _temperature,
-    "power": _power,
-    "proc-mem": _process_memory,
-}  # type: Dict[str, Callable[[boards.Board, Chip], List[str]]]
 
 
 if __name__ == "__main__":
