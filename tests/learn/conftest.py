@@ -23,8 +23,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """The shipped recipe on the digits, from start to end; in a folder that mindspore.export does not
-    accept."""
+    """The shipped recipe on the digits, from start to end, in a folder that mindspore.export refuses."""
     root = tmp_path_factory.mktemp("a folder für alle")
     events: list[Event] = []
     report = training_job.train(

@@ -16,11 +16,16 @@ SMALL_PICTURE = 64
 class Architecture:
     """What makes a residual network.
 
-    widths, depths, strides: channels at the end, number of blocks and stride of the first block, for every
-    layer. bottleneck: three convolutions a block (1×1, 3×3, 1×1) instead of two (3×3, 3×3). stem: ``small``
-    (3×3, stride 2), ``cifar`` (3×3, stride 1), ``imagenet`` (7×7, stride 2, then pooling) or ``auto``
-    (``cifar`` up to :data:`SMALL_PICTURE` pixels, else ``imagenet``). smallest: the least height and width it
-    takes, pixels."""
+    widths, depths, strides:
+        channels at the end, number of blocks and stride of the first block, for every layer.
+    bottleneck:
+        three convolutions a block (1×1, 3×3, 1×1) instead of two (3×3, 3×3).
+    stem:
+        ``small`` (3×3, stride 2), ``cifar`` (3×3, stride 1), ``imagenet`` (7×7, stride 2, then pooling) or
+        ``auto`` (``cifar`` up to :data:`SMALL_PICTURE` pixels, else ``imagenet``).
+    smallest:
+        the least height and width it takes, pixels.
+    """
 
     widths: tuple[int, ...]
     depths: tuple[int, ...]

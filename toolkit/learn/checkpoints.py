@@ -3,7 +3,8 @@
 An epoch's checkpoint is two files: ``epoch-0003.ckpt`` with all parameters of the training step (network,
 momenta, step number) and ``epoch-0003.json`` with its SHA-256, what it was trained with, and the history so
 far. Both are written beside and renamed, the JSON last: a checkpoint without a JSON that matches was cut and
-is not used."""
+is not used.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +64,7 @@ def save_epoch(cell: nn.Cell, folder: Path, epoch: int, state: Mapping[str, Any]
 
 
 def newest(folder: Path, recipe: str) -> tuple[Saved | None, list[str]]:
-    """Return the newest checkpoint of ``recipe`` that is whole, and a line for each one that had to be passed
-    over."""
+    """Return the newest whole checkpoint of ``recipe``, and a warning for each one passed over."""
     warnings = []
     for path in sorted(folder.glob("epoch-*.ckpt"), reverse=True):
         try:
@@ -94,7 +94,8 @@ def load(path: Path, cell: nn.Cell, what: str) -> int:
     """Load a checkpoint into ``cell``, called ``what`` in messages; return the number of parameters' values.
 
     All parameters of ``cell`` have to be there in the right shape; what the file has besides (an optimizer's
-    state) is left alone. InputError, one line that says what is missing or differs, otherwise."""
+    state) is left alone. InputError, one line that says what is missing or differs, otherwise.
+    """
     values = read(path)
     wanted = {parameter.name: parameter for parameter in cell.get_parameters()}
     missing = [name for name in wanted if name not in values]

@@ -42,8 +42,7 @@ LABELS = "labels.csv"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a dataset holds: numbers of pictures, and the names of its classes in the order of their
-    labels."""
+    """Numbers of pictures in a dataset, and the names of its classes in the order of their labels."""
 
     train: int
     test: int
@@ -63,7 +62,8 @@ def prepare(settings: DataSettings, out: Path, emit: Emit, cache: Path) -> Prepa
 
     ``data.root`` is checked and copied; without it digits are made, and CIFAR-10 is taken from ``cache`` or
     downloaded into it. The same settings give the same bytes. InputError, one line that lists every defect,
-    otherwise."""
+    otherwise.
+    """
     out.mkdir(parents=True, exist_ok=True)
     if settings.root:
         _copy(_find_root(settings), out)
@@ -80,7 +80,8 @@ def sample_pictures(settings: DataSettings, out: Path, count: int) -> list[Path]
 
     PNG files of 32×32, named after class and record (``cat_00012.png``), and ``labels.csv`` with the columns
     ``picture,label`` (label: the class's number). Every class as often as the others, give or take one, drawn
-    with ``data.seed``. Fewer where fewer are held out."""
+    with ``data.seed``. Fewer where fewer are held out.
+    """
     images, labels = read_records(out / TEST)
     names = read_classes(out)
     random = np.random.default_rng(settings.seed)
@@ -182,7 +183,8 @@ def _extract(archive: Path, folder: Path) -> None:
     """Extract the dataset's own files from ``archive`` as ``folder``, beside it first.
 
     Members are chosen by their names and written under names of ours, so no path, link or device in the
-    archive can lead anywhere; none may be larger than a batch."""
+    archive can lead anywhere; none may be larger than a batch.
+    """
     beside = Path(tempfile.mkdtemp(prefix=f".{FOLDER}-", dir=folder.parent))
     try:
         with tarfile.open(archive, "r:*") as tar:

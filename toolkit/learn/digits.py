@@ -2,7 +2,8 @@
 CIFAR-10-like ones.
 
 The pictures are those of the UCI set "Optical Recognition of Handwritten Digits" (its test part). They come
-with scikit-learn, so no network is needed."""
+with scikit-learn, so no network is needed.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +33,7 @@ def enlarged() -> tuple[Images, Labels]:
 
 
 def held_out(labels: Labels, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Return which records are held out, bool [N]: ``ceil(fraction * N)`` of them, every class in
-    proportion."""
+    """Return which records are held out, bool [N]: ``ceil(fraction * N)``, every class in proportion."""
     random = np.random.default_rng(seed)
     wanted = math.ceil(fraction * len(labels))
     classes, counts = np.unique(labels, return_counts=True)
@@ -48,8 +48,7 @@ def held_out(labels: Labels, fraction: float, seed: int) -> npt.NDArray[np.bool_
 
 
 def write(out: Path, fraction: float, seed: int) -> None:
-    """Write the digits in CIFAR-10's layout: ``data_batch_1.bin``, ``test_batch.bin``,
-    ``batches.meta.txt``."""
+    """Write the digits in CIFAR-10's layout: one batch to train with, one held out, the names."""
     images, labels = enlarged()
     test = held_out(labels, fraction, seed)
     write_records(out / "data_batch_1.bin", images[~test], labels[~test])

@@ -25,8 +25,7 @@ class _Cut(Exception):
 
 
 class Download:
-    """One file to fetch. ``size`` in bytes, 0: unknown; empty digests are not checked; ``timeout`` in
-    seconds."""
+    """One file to fetch. ``size``: bytes, 0: unknown; ``timeout``: seconds; empty digests are not checked."""
 
     def __init__(
         self,
@@ -50,7 +49,8 @@ class Download:
         wrong.
 
         What arrived stays in ``target.part`` after a cut, and the next attempt, or the next run, asks for the
-        rest."""
+        rest.
+        """
         if urlsplit(self.url).scheme not in ("http", "https"):
             raise InputError(f"data.url={self.url}: only http and https", hint=self._by_hand())
         self.target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,8 @@ Lite.
 
 Every ONNX file is run through ONNX Runtime and compared with MindSpore's own forward pass before it is handed
 on. A second ONNX export of one Cell fails in MindSpore, so each export gets a network of its own (and the
-worker process does one export)."""
+worker process does one export).
+"""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ def export(
     [batch,classes].
 
     InputError for a checkpoint that is cut or of another network, ConfigError for an impossible format,
-    GateError where ONNX Runtime's logits differ from MindSpore's by more than ``settings.tolerance``."""
+    GateError where ONNX Runtime's logits differ from MindSpore's by more than ``settings.tolerance``.
+    """
     wanted = check_format(settings.format, device_target)
     out.mkdir(parents=True, exist_ok=True)
     sample = _sample(settings.batch_size, preprocess)
@@ -176,7 +178,8 @@ def _rename(graph: onnx.GraphProto, fixed: dict[str, str]) -> None:
     """Rename what ``fixed`` names, and number nodes and values in between by their place.
 
     MindSpore's own numbers count all graphs of the process, so the same network would come out as other
-    bytes."""
+    bytes.
+    """
     names = dict(fixed)
     constants = {tensor.name for tensor in graph.initializer}
     for place, node in enumerate(graph.node):

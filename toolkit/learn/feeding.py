@@ -2,7 +2,8 @@
 
 The order of an epoch and its random crops and mirrors are drawn from (seed, epoch, record) with NumPy, not by
 MindSpore's random operations: those draw from a state of the process and of each worker, so that neither a
-resumed training nor another number of workers would see the same pictures."""
+resumed training nor another number of workers would see the same pictures.
+"""
 
 from __future__ import annotations
 
@@ -80,8 +81,7 @@ def workers(wanted: int) -> int:
 def training_batches(
     images: Images, labels: Labels, spec: Preprocess, settings: TrainSettings, epoch: int
 ) -> Iterator[tuple[ms.Tensor, ms.Tensor]]:
-    """Yield the whole batches of ``epoch`` (from 1): float32 [B,3,H,W] and int32 [B]; a last, smaller one is
-    dropped."""
+    """Yield the batches of ``epoch`` (from 1), float32 [B,3,H,W] and int32 [B], whole ones only."""
     seed = [settings.seed, epoch]
     order = np.random.default_rng([*seed, 0]).permutation(len(images))
     source: Records

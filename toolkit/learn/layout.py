@@ -3,7 +3,8 @@
 
 Described on https://www.cs.toronto.edu/~kriz/cifar.html ("Binary version"). A folder has ``data_batch_1.bin``
 and so on to train with, ``test_batch.bin`` held out, and ``batches.meta.txt`` with the names of the classes,
-one a line."""
+one a line.
+"""
 
 from __future__ import annotations
 
@@ -73,8 +74,7 @@ def write_classes(folder: Path, names: Sequence[str]) -> None:
 
 
 def read_split(folder: Path, split: str) -> tuple[Images, Labels]:
-    """Return ``train`` (every data_batch_*.bin, in order of their numbers), ``test``, or ``all``: both, train
-    first."""
+    """Return ``train`` (data_batch_*.bin, in order of their numbers), ``test``, or ``all`` (train first)."""
     train = sorted(folder.glob("data_batch_*.bin"), key=lambda path: (len(path.name), path.name))
     test = [folder / TEST]
     paths = {"train": train, "test": test, "all": train + test}[split]

@@ -5,7 +5,8 @@ computes what ModelZoo's does (``same`` padding, batch norm with epsilon 1e-4), 
 loaded here.
 
 All of it exports to ONNX: pooling with ``pad_mode="same"`` (explicit padding becomes MaxPool3DWithArgmax,
-which has no ONNX form), sums written ``y + x``, the global average as ReduceMean."""
+which has no ONNX form), sums written ``y + x``, the global average as ReduceMean.
+"""
 
 from __future__ import annotations
 
@@ -145,8 +146,7 @@ def build(name: str, classes: int, height: int, width: int, seed: int = 1) -> Re
 
 
 def initialise(network: nn.Cell, seed: int) -> None:
-    """Draw the weights as ModelZoo does: convolutions XavierUniform, dense TruncatedNormal(0.01); biases
-    zero."""
+    """Draw weights as ModelZoo does: convolutions XavierUniform, dense TruncatedNormal(0.01), biases zero."""
     random = np.random.default_rng(seed)
     for parameter in network.get_parameters():
         shape = tuple(parameter.shape)

@@ -43,16 +43,14 @@ def learning_rates(settings: TrainSettings, steps_per_epoch: int) -> npt.NDArray
 
 
 def threads(settings: TrainSettings) -> int:
-    """Return the number of threads MindSpore computes with: ``train.threads``, or one a core of this
-    process."""
+    """Return the number of threads MindSpore computes with: ``train.threads``, or one a core."""
     if settings.threads:
         return settings.threads
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def facts(settings: TrainSettings) -> dict[str, Any]:
-    """Return what decides the bits of a training besides its settings: for fingerprints. Imports nothing
-    heavy."""
+    """Return what decides the bits of a training besides its settings. Imports nothing heavy."""
     try:
         version = metadata.version("mindspore")
     except metadata.PackageNotFoundError:

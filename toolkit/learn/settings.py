@@ -1,7 +1,8 @@
 """What can be set about data, network, training and export.
 
 Plain dataclasses of plain types: the configuration's schema takes them in as they are, and the worker process
-gets them as JSON. Members of the enumerations are named exactly as users type them."""
+gets them as JSON. Members of the enumerations are named exactly as users type them.
+"""
 
 import dataclasses
 import typing
@@ -168,8 +169,7 @@ class TrainSettings:
     flip: bool = False
     """mirror every second picture, at random"""
     evaluate_every: int = 1
-    """epochs between evaluations on the held-out pictures (the last epoch always has one); 0: only the
-    last"""
+    """epochs between evaluations on the held-out pictures; after the last epoch always; 0: only then"""
     keep_checkpoints: int = 2
     """epoch checkpoints that are kept, with the optimizer's state (besides the best)"""
     final: Final = Final.last
@@ -195,8 +195,7 @@ T = TypeVar("T")
 
 
 def to_json(settings: Any) -> dict[str, Any]:
-    """Return a settings object (or any plain dataclass) as a dict that ``json`` can write: enumerations by
-    value."""
+    """Return a plain dataclass as a dict that ``json`` can write: enumerations by value."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Enum):
@@ -211,8 +210,7 @@ def to_json(settings: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Return the dataclass ``kind`` from what :func:`to_json` gave; unknown keys raise TypeError, bad members
-    ValueError."""
+    """Undo :func:`to_json`. Unknown keys raise TypeError, unknown members ValueError."""
     given = dict(values)
     hints = typing.get_type_hints(kind)
     for key, value in given.items():

@@ -2,7 +2,8 @@
 
 One compiled step (forward, backward, Momentum) in graph mode; after every epoch an evaluation, a line of
 history and a checkpoint. Order, crops and weights come from seeds (see ``feeding`` and ``networks``), so the
-same settings give the same losses to the last bit on the same number of threads, resumed or not."""
+same settings give the same losses to the last bit on the same number of threads, resumed or not.
+"""
 
 from __future__ import annotations
 
@@ -67,8 +68,7 @@ class TrainReport:
 
 
 def set_up(settings: TrainSettings) -> None:
-    """Bring MindSpore into graph mode on the wanted device; InputError where this MindSpore does not have
-    it."""
+    """Bring MindSpore into graph mode on the wanted device; InputError where there is none."""
     try:
         ms.set_device(settings.device_target.value)
         ms.set_context(mode=ms.GRAPH_MODE)
@@ -79,8 +79,7 @@ def set_up(settings: TrainSettings) -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].split(". ")[0]
         raise InputError(
-            f"train.device_target={settings.device_target.value}: MindSpore cannot use it here"
-            f" ({str(error).strip().splitlines()[0].split('. ')[0]})",
+            f"train.device_target={settings.device_target.value}: MindSpore cannot use it here ({reason})",
             hint="take train.device_target=CPU, or train where the device is (train.where)",
         ) from error
     ms.set_seed(settings.seed)
@@ -189,8 +188,7 @@ class Training:
         )
 
     def _resume(self) -> int:
-        """Load the newest whole checkpoint of this recipe into network and optimizer; return its epoch, or
-        0."""
+        """Load the newest whole checkpoint into network and optimizer; return its epoch, or 0."""
         self.state.mkdir(parents=True, exist_ok=True)
         saved, warnings = checkpoints.newest(self.state, self.recipe)
         for warning in warnings:
@@ -295,8 +293,7 @@ class Training:
 
 
 class _Clock:
-    """Progress events, at most five a second and one at each epoch's end, with an estimate of the time
-    left."""
+    """Progress events, at most five a second and one at each epoch's end, with the time left."""
 
     def __init__(self, emit: Emit, settings: TrainSettings, per_epoch: int, first: int) -> None:
         self.emit, self.settings, self.per_epoch = emit, settings, per_epoch

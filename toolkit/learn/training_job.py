@@ -58,7 +58,8 @@ def train(
     """Train in a worker and return its report with a ``summary``.
 
     ``out`` gets ``model.ckpt``, ``last.ckpt``, ``best.ckpt`` and ``history.csv``, the same bytes for the same
-    settings. ``work`` keeps the checkpoints of epochs, from which an interrupted training goes on."""
+    settings. ``work`` keeps the checkpoints of epochs, from which an interrupted training goes on.
+    """
     if settings.where is not Where.local:
         raise errors.ConfigError(
             f"train.where={settings.where.value}: this function trains on this machine only",
@@ -86,8 +87,7 @@ def export(
     work: Path,
     emit: Emit,
 ) -> dict[str, Any]:
-    """Export in a worker of its own and return what came out with a ``summary``; files as in
-    ``exporting.export``."""
+    """Export in a worker of its own (see ``exporting.export``); return what came out with a ``summary``."""
     check_format(settings.format, train_settings.device_target)
     job = export_job(checkpoint, model, preprocess, settings, train_settings.device_target, out)
     result = run_worker("export", job, work, emit)
@@ -139,7 +139,8 @@ def run_worker(kind: str, job: dict[str, Any], work: Path, emit: Emit) -> dict[s
     Its events go to ``emit`` while it runs. What it raises is raised here: the classes of ``toolkit.errors``
     as themselves, anything else, a crash too, as DeployError naming the log. On KeyboardInterrupt it is asked
     to stop, gets :data:`GRACE` seconds (a second Ctrl-C takes them away), and is killed with all its
-    children."""
+    children.
+    """
     work.mkdir(parents=True, exist_ok=True)
     file = work / f"{kind}.json"
     file.write_text(json.dumps(job, indent=1, sort_keys=True), "utf-8")
@@ -182,8 +183,7 @@ def run_worker(kind: str, job: dict[str, Any], work: Path, emit: Emit) -> dict[s
 
 
 def _listen(worker: subprocess.Popen[bytes], emit: Emit) -> dict[str, Any]:
-    """Pass on the worker's events until it ends; return its last word: ``{"result": …}``, ``{"error": …}`` or
-    {}."""
+    """Pass on the worker's events until it ends; return its last word, ``result`` or ``error``, or {}."""
     ending: dict[str, Any] = {}
     assert worker.stdout is not None
     for line in worker.stdout:

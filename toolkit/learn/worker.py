@@ -3,7 +3,8 @@
 Writes JSON lines to standard output: ``{"event": {…}}`` as it goes, at the end ``{"result": {…}}`` or
 ``{"error": {"class", "message", "hint"}}``; the exit status is 0 or the error's exit code. Stops after the
 current step when its standard input ends, on SIGTERM and on SIGINT. All that MindSpore prints goes to
-standard error."""
+standard error.
+"""
 
 from __future__ import annotations
 
