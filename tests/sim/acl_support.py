@@ -1,7 +1,9 @@
 """Helpers for the contract tests of the simulated pyACL.
 
-The module under test keeps its state per process, so a test is a program: :func:`run_acl` runs it in a process
-of its own, on the board that the test describes, and returns what the program put into ``result``. Programs use the
+The module under test keeps its state per process, so a test is a program: :func:`run_acl` runs it in a
+process
+of its own, on the board that the test describes,
+    and returns what the program put into ``result``. Programs use the
 small library :data:`PRELUDE`, which is written for Python 3.7 like everything on a board.
 """
 
@@ -150,7 +152,11 @@ def run_acl(
     text = (PRELUDE if prelude else "import json\nresult = {}\n") + textwrap.dedent(program) + _EPILOGUE
     (folder / "program.py").write_text(text, encoding="utf-8")
     variables = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("ACL_", "ASCEND", "PYTHON"))},
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("ACL_", "ASCEND", "PYTHON"))
+        },
         "PYTHONPATH": str(CANN_PYTHON),
         "PYTHONDONTWRITEBYTECODE": "1",
         "ASCEND_SIM_BOARD": str(folder / "board.json"),
@@ -165,7 +171,8 @@ def run_acl(
     result = _plain(json.loads(lines[-1][len("RESULT:") :])) if lines else None
     problems = [line for log in sorted(state.glob("acl-*.log")) for line in log.read_text().splitlines()]
     if check:
-        assert done.returncode == 0 and lines, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert lines, done.stdout + done.stderr
     for log in state.glob("acl-*.log"):
         log.unlink()
     return Outcome(result, done.returncode, done.stdout, done.stderr, problems)
@@ -218,8 +225,10 @@ def om_meta(
         ]
 
     return {
-        "name": "net", "soc_version": "Ascend310", "atc_version": "5.0.4", "cann_version": "5.0.4", "framework": 5,
-        "cmdline": "atc --model=net.onnx", "precision": "fp32", "inputs": entries(inputs), "outputs": entries(outputs),
+        "name": "net", "soc_version": "Ascend310", "atc_version": "5.0.4", "cann_version": "5.0.4",
+            "framework": 5,
+        "cmdline": "atc --model=net.onnx", "precision": "fp32", "inputs": entries(inputs),
+            "outputs": entries(outputs),
         "onnx_inputs": [name for name, _, _ in inputs], "onnx_outputs": [name for name, _, _ in outputs],
         "dynamic": None, "aipp": None, "work_size": 4096, "weight_size": 1024, **more,
     }  # fmt: skip
@@ -241,14 +250,18 @@ def write_simple(path: Path, **more: Any) -> Path:
     return path
 
 
-def conv_net(channels: int = 8, blocks: int = 2, size: int = 32, classes: int = 10) -> tuple[bytes, dict[str, Any]]:
+def conv_net(
+    channels: int = 8, blocks: int = 2, size: int = 32, classes: int = 10
+) -> tuple[bytes, dict[str, Any]]:
     """A small residual network with fixed random weights; (ONNX, om description). Input 1×3×size×size."""
     rng = np.random.default_rng(7)
     weights: dict[str, np.ndarray] = {}
     nodes: list[onnx.NodeProto] = []
 
     def conv(name: str, source: str, fan_in: int, fan_out: int, kernel: int) -> str:
-        weights[name + "_w"] = (rng.standard_normal((fan_out, fan_in, kernel, kernel)) / (fan_in * kernel)).astype("f")
+        weights[name + "_w"] = (
+            rng.standard_normal((fan_out, fan_in, kernel, kernel)) / (fan_in * kernel)
+        ).astype("f")
         weights[name + "_b"] = rng.standard_normal(fan_out).astype("f") * 0.1
         nodes.append(
             helper.make_node("Conv", [source, name + "_w", name + "_b"], [name], pads=[kernel // 2] * 4)

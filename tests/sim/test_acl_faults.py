@@ -36,8 +36,10 @@ def test_a_lost_device_stays_lost(tmp_path: Path) -> None:
     """rt_error_codes.h 507010 (lost heartbeat): every call that needs the device fails from then on."""
     write_simple(tmp_path / "net.om")
     more = """
-    result += [acl.rt.malloc(8, 2), acl.rt.synchronize_device(), acl.rt.set_device(0), acl.mdl.load_from_file("net.om"),
-               acl.rt.create_stream(), acl.get_recent_err_msg().split("\\n")[0], acl.rt.reset_device(0), acl.finalize()]
+    result += [acl.rt.malloc(8, 2), acl.rt.synchronize_device(), acl.rt.set_device(0),
+        acl.mdl.load_from_file("net.om"),
+               acl.rt.create_stream(), acl.get_recent_err_msg().split("\\n")[0], acl.rt.reset_device(0),
+                   acl.finalize()]
     """
     got = run_acl(RUNS + more, tmp_path, {"faults": {"lose_device_after": 4}}).result
     assert got[:6] == [0, 0, 0, 507010, 507010, 507010]
@@ -47,7 +49,8 @@ def test_a_lost_device_stays_lost(tmp_path: Path) -> None:
 
 
 def test_errors_of_a_stream_come_out_at_synchronize(tmp_path: Path) -> None:
-    """PYDOC: execute_async succeeds, synchronize_stream brings the task's error; the exception callback hears of it."""
+    """PYDOC: execute_async succeeds, synchronize_stream brings the task's error; the exception callback
+    hears of it."""
     write_simple(tmp_path / "net.om")
     got = run_acl(
         """
@@ -56,7 +59,8 @@ def test_errors_of_a_stream_come_out_at_synchronize(tmp_path: Path) -> None:
         model, desc = load("net.om")
         heard = []
         def callback(info):
-            heard.append([acl.rt.get_error_code_from_exception_info(info), acl.rt.get_device_id_from_exception_info(info),
+            heard.append([acl.rt.get_error_code_from_exception_info(info),
+                acl.rt.get_device_id_from_exception_info(info),
                           acl.rt.get_task_id_from_exception_info(info) > 0])
         acl.rt.set_exception_info_callback(callback)
         ins, outs = dataset((put(bytes(bytearray(16))), 16)), dataset((malloc(16), 16))
@@ -105,7 +109,8 @@ def test_leaks_are_listed_and_fail_strict_mode_only(tmp_path: Path) -> None:
     assert relaxed.status == 0
     assert relaxed.stderr == ""
     expected = ["1 context(s)", "1 stream(s)", "1 model(s)", "1 model description(s)", "1 data buffer(s)",
-                "300 bytes of device memory in 3 block(s) (allocated at program.py:", "device 0 was never reset",
+                "300 bytes of device memory in 3 block(s) (allocated at program.py:",
+                    "device 0 was never reset",
                 "acl.finalize was never called"]  # fmt: skip
     for text in expected:
         assert any(text in line for line in relaxed.problems), (text, relaxed.problems)
@@ -148,15 +153,16 @@ def test_destructors_after_the_modules_were_cleared_work(where: str, tmp_path: P
                 self.rt, self.mdl, self.acl = acl.rt, acl.mdl, acl
                 self.free, self.unload, self.reset = acl.rt.free, acl.mdl.unload, acl.rt.reset_device
                 self.destroy, self.stream, self.context = acl.rt.destroy_stream, stream, context
-                self.destroy_context, self.finalize, self.drop = acl.rt.destroy_context, acl.finalize, acl.mdl.destroy_desc
+                self.destroy_context, self.drop = acl.rt.destroy_context, acl.mdl.destroy_desc
+                self.finalize = acl.finalize
                 self.model, self.desc = load("net.om")
                 self.pointer = malloc(100)
                 self.write = os.write
                 assert acl.rt.memset_async(self.pointer, 100, 1, 100, stream) == 0
             def __del__(self):
                 codes = [self.free(self.pointer), self.unload(self.model), self.drop(self.desc),
-                         self.destroy(self.stream), self.destroy_context(self.context), self.reset(0), self.finalize(),
-                         self.finalize()]
+                         self.destroy(self.stream), self.destroy_context(self.context), self.reset(0),
+                         self.finalize(), self.finalize()]
                 self.write(1, ("TEARDOWN %s\\n" % codes).encode())
         resource = Resource()
         assert acl.rt.synchronize_stream(stream) == 0

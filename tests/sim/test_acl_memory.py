@@ -13,7 +13,8 @@ from acl_support import run_acl
 
 
 def test_bytes_move_through_true_addresses(tmp_path: Path) -> None:
-    """PYACL bytes_convert.cpp: bytes_to_ptr is the buffer itself; acllite copies *into* an immutable bytes object."""
+    """PYACL bytes_convert.cpp: bytes_to_ptr is the buffer itself; acllite copies *into* an immutable bytes
+    object."""
     got = run_acl(
         """
         import ctypes
@@ -35,7 +36,8 @@ def test_bytes_move_through_true_addresses(tmp_path: Path) -> None:
 
 
 def test_numpy_views(tmp_path: Path) -> None:
-    """PYACL numpy_convert.cpp: ptr_to_numpy is a writeable view without copy; numpy_to_ptr warns that it goes away."""
+    """PYACL numpy_convert.cpp: ptr_to_numpy is a writeable view without copy; numpy_to_ptr warns that it
+    goes away."""
     got = run_acl(
         """
         import numpy, warnings
@@ -69,7 +71,10 @@ def test_numpy_views(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("function", "sizes"),
-    [("malloc", {1: 64, 32: 64 + 32, 33: 96, 1000: 1056}), ("malloc_align32", {1: 32, 32: 32, 33: 64, 1000: 1024})],
+    [
+        ("malloc", {1: 64, 32: 64 + 32, 33: 96, 1000: 1056}),
+        ("malloc_align32", {1: 32, 32: 32, 33: 64, 1000: 1024}),
+    ],
 )
 def test_sizes_are_rounded_up(function: str, sizes: dict[int, int], tmp_path: Path) -> None:
     """ACLRT memory.cpp GetAlignedAndPaddingSize: (size + 32 + padding - 1) // 32 * 32, padding 32 or none."""
@@ -92,29 +97,35 @@ def test_sizes_are_rounded_up(function: str, sizes: dict[int, int], tmp_path: Pa
 
 
 def test_memory_is_what_the_board_has(tmp_path: Path) -> None:
-    """PYDOC aclError 207001; the fault ``memory_mb`` takes some away; in RC mode host memory is the chip's, too."""
+    """PYDOC aclError 207001; the fault ``memory_mb`` takes some away; in RC mode host memory is the
+    chip's, too."""
     program = """
         up()
         mib = 1 << 20
         result = [acl.rt.get_mem_info(0), acl.rt.malloc(64 * mib, 0)[1], acl.rt.malloc(64 * mib, 0)]
-        result += [acl.get_recent_err_msg(), acl.rt.malloc_host(60 * mib)[1], acl.rt.get_mem_info(1), acl.rt.get_mem_info(99)]
+        result += [acl.get_recent_err_msg(), acl.rt.malloc_host(60 * mib)[1], acl.rt.get_mem_info(1),
+            acl.rt.get_mem_info(99)]
         """
     got = run_acl(program, tmp_path, {"memory_mb": 100}).result
     assert got[:3] == [[100 << 20, 100 << 20, 0], 0, [0, 207001]]
     assert "Available memory is insufficient" in got[3]
     assert got[4:] == [207001, [0, 0, 0], [0, 0, 107000]]
-    got = run_acl(program, tmp_path, {"memory_mb": 8192, "faults": {"memory_mb": 100}, "run_mode": "EP"}).result
+    got = run_acl(
+        program, tmp_path, {"memory_mb": 8192, "faults": {"memory_mb": 100}, "run_mode": "EP"}
+    ).result
     assert got[:2] == [[100 << 20, 100 << 20, 0], 0]
     assert got[4] == 0
 
 
 def test_free_rules(tmp_path: Path) -> None:
-    """ACLRT memory.cpp: free(0) is 100000; what was not allocated, or freed already, is refused by the runtime."""
+    """ACLRT memory.cpp: free(0) is 100000; what was not allocated, or freed already, is refused by the
+    runtime."""
     got = run_acl(
         """
         up()
         p, h = malloc(10), acl.rt.malloc_host(10)[0]
-        result = [acl.rt.free(0), acl.rt.free_host(0), acl.rt.free(p + 1), acl.rt.free(h), acl.rt.free_host(p),
+        result = [acl.rt.free(0), acl.rt.free_host(0), acl.rt.free(p + 1), acl.rt.free(h),
+            acl.rt.free_host(p),
                   acl.rt.free(p), acl.rt.free(p), acl.rt.free_host(h), acl.rt.free_host(h)]
         """,
         tmp_path,
@@ -130,9 +141,12 @@ def test_memcpy_checks_its_arguments(tmp_path: Path) -> None:
         """
         up()
         a, b = put(b"0123456789abcdef"), malloc(16)
-        result = [acl.rt.memcpy(0, 16, a, 16, 3), acl.rt.memcpy(b, 16, 0, 16, 3), acl.rt.memcpy(b, 8, a, 16, 3),
-                  acl.rt.memcpy(b, 16, a, 16, 9), acl.rt.memcpy(b, 16, a, 16, -1), acl.rt.memcpy(b, 16, a, 0, 3),
-                  acl.rt.memcpy(b, 16, a, 16, 3), get(b, 16), acl.rt.memset(b, 16, 65, 4), acl.rt.memset(b, 2, 0, 4),
+        result = [acl.rt.memcpy(0, 16, a, 16, 3), acl.rt.memcpy(b, 16, 0, 16, 3), acl.rt.memcpy(b, 8, a,
+            16, 3),
+                  acl.rt.memcpy(b, 16, a, 16, 9), acl.rt.memcpy(b, 16, a, 16, -1), acl.rt.memcpy(b, 16, a,
+                      0, 3),
+                  acl.rt.memcpy(b, 16, a, 16, 3), get(b, 16), acl.rt.memset(b, 16, 65, 4), acl.rt.memset(b,
+                      2, 0, 4),
                   acl.rt.memset(0, 2, 0, 2), get(b, 6)]
         """,
         tmp_path,
@@ -179,7 +193,8 @@ def test_in_ep_mode_the_kind_must_fit_the_memory(tmp_path: Path) -> None:
     """PYDOC memcpy: H2H, H2D, D2H, D2D name the sides; 4 (default) finds them out itself."""
     no = 107000
     assert run_acl(COPIES, tmp_path, {"run_mode": "EP"}).result == {
-        "0": [0, no, no, no], "1": [no, 0, no, no], "2": [no, no, 0, no], "3": [no, no, no, 0], "4": [0, 0, 0, 0],
+        "0": [0, no, no, no], "1": [no, 0, no, no], "2": [no, no, 0, no], "3": [no, no, no, 0], "4": [0, 0,
+            0, 0],
     }  # fmt: skip
 
 
@@ -215,7 +230,8 @@ def test_reading_past_a_block_is_noted_and_harmless(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [40, 5000])
 def test_the_pointer_of_a_bytes_object_that_is_gone_is_noted(size: int, tmp_path: Path) -> None:
-    """PYDOC bytes_to_ptr: the caller has to keep the object; ``bytes_to_ptr(a.tobytes())`` is the usual slip."""
+    """PYDOC bytes_to_ptr: the caller has to keep the object; ``bytes_to_ptr(a.tobytes())`` is the usual
+    slip."""
     got = run_acl(
         f"""
         import numpy
@@ -238,7 +254,8 @@ def test_the_pointer_of_a_bytes_object_that_is_gone_is_noted(size: int, tmp_path
 def test_use_after_free_is_noted(tmp_path: Path) -> None:
     """Hardware may give old bytes, other bytes, or a fault."""
     got = run_acl(
-        "up()\na, b = malloc(64), malloc(64)\nacl.rt.free(a)\nresult = acl.rt.memcpy(b, 64, a, 64, 3)", tmp_path
+        "up()\na, b = malloc(64), malloc(64)\nacl.rt.free(a)\nresult = acl.rt.memcpy(b, 64, a, 64, 3)",
+        tmp_path,
     )
     assert got.result == 0
     assert any("uses memory that was freed (64 bytes, from program.py:" in line for line in got.problems)

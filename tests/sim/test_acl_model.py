@@ -1,6 +1,8 @@
-"""Models: loading, describing, running; dynamic gears; AIPP. The numbers are those of ONNX Runtime, bit for bit.
+"""Models: loading, describing, running; dynamic gears; AIPP. The numbers are those of ONNX Runtime, bit
+for bit.
 
-PYDOC is hicann/runtime ``python/docs``, PYACL its ``python/pyACL``; GE is hicann/ge (``api/acl/acl_model``, the model
+PYDOC is hicann/runtime ``python/docs``,
+    PYACL its ``python/pyACL``; GE is hicann/ge (``api/acl/acl_model``, the model
 executor).
 """
 
@@ -42,13 +44,21 @@ def test_a_network_gives_what_onnx_runtime_gives(board: dict[str, Any], tmp_path
     picture = np.random.default_rng(1).standard_normal((1, 3, 32, 32)).astype("f")
     (tmp_path / "x.bin").write_bytes(picture.tobytes())
     got = run_acl("up()\nresult = infer('net.om', open('x.bin', 'rb').read())\ndown()", tmp_path, board)
-    assert np.array_equal(np.frombuffer(got.result[0], "f").reshape(1, 10), reference(onnx, {"x": picture})[0])
+    assert np.array_equal(
+        np.frombuffer(got.result[0], "f").reshape(1, 10), reference(onnx, {"x": picture})[0]
+    )
     assert got.problems == []
 
 
 def many_types() -> tuple[bytes, dict[str, Any]]:
     inputs = [("h", FLOAT16, [2, 3]), ("b", INT8, [4]), ("i", INT32, [2]), ("u", UINT8, [3])]
-    outputs = [("h2", FLOAT16, [2, 3]), ("b2", INT32, [4]), ("i2", INT64, [2]), ("u2", UINT8, [3]), ("f", FLOAT, [3])]
+    outputs = [
+        ("h2", FLOAT16, [2, 3]),
+        ("b2", INT32, [4]),
+        ("i2", INT64, [2]),
+        ("u2", UINT8, [3]),
+        ("f", FLOAT, [3]),
+    ]
     nodes = [
         helper.make_node("Add", ["h", "h"], ["h2"]), helper.make_node("Cast", ["b"], ["b2"], to=6),
         helper.make_node("Cast", ["i"], ["i2"], to=7), helper.make_node("Identity", ["u"], ["u2"]),
@@ -88,17 +98,21 @@ def test_several_inputs_and_outputs_of_many_types(tmp_path: Path) -> None:
 
 
 def test_descriptions(tmp_path: Path) -> None:
-    """PYACL mdl_wrap.cpp: bare ints and strings without ret; (dict, ret) for dims, {} with an error; 128-byte names."""
+    """PYACL mdl_wrap.cpp: bare ints and strings without ret; (dict, ret) for dims, {} with an error;
+    128-byte names."""
     long = "n" * 140
     inputs, outputs = [(long, FLOAT, [1, 4])], [("y", FLOAT, [1, 4])]
     omfile.write(
-        tmp_path / "net.om", om_meta(inputs, outputs), graph([helper.make_node("Relu", [long], ["y"])], inputs, outputs)
+        tmp_path / "net.om",
+        om_meta(inputs, outputs),
+        graph([helper.make_node("Relu", [long], ["y"])], inputs, outputs),
     )
     got = run_acl(
         """
         up()
         model, d = load("net.om"); m = acl.mdl
-        result = [m.get_input_dims(d, 0), m.get_output_dims(d, 0), m.get_input_dims(d, 1), m.get_cur_output_dims(d, 7),
+        result = [m.get_input_dims(d, 0), m.get_output_dims(d, 0), m.get_input_dims(d, 1),
+            m.get_cur_output_dims(d, 7),
                   m.get_input_name_by_index(d, 0), m.get_output_name_by_index(d, 3), m.get_input_format(d, 0),
                   m.get_output_format(d, 9), m.get_input_index_by_name(d, "ascend_mbatch_shape_data"),
                   m.get_output_index_by_name(d, "y"), m.get_dynamic_batch(d), m.get_dynamic_hw(d, -1),
@@ -110,14 +124,17 @@ def test_descriptions(tmp_path: Path) -> None:
     ).result
     dims = {"dimCount": 2, "dims": [1, 4]}
     assert got == [
-        [{"name": "acl_modelId_1_input_0", **dims}, 0], [{"name": "y", **dims}, 0], [{}, 100000], [{}, 100000],
-        long, "", 2, -1, [0, 100000], [0, 0], [{"batchCount": 0, "batch": []}, 0], [{"hwCount": 0, "hw": []}, 0],
+        [{"name": "acl_modelId_1_input_0", **dims}, 0], [{"name": "y", **dims}, 0], [{}, 100000], [{},
+            100000],
+        long, "", 2, -1, [0, 100000], [0, 0], [{"batchCount": 0, "batch": []}, 0], [{"hwCount": 0,
+            "hw": []}, 0],
         [0, 0], 0, [{}, 100000], 145003, 100000, 100000, "y", "", [None, 145015], [0, 0xFFFFFFFF, 0],
     ]  # fmt: skip
 
 
 def test_every_way_to_load(tmp_path: Path) -> None:
-    """PYDOC load_from_*: ids count up from 1, one per load; weights and work space in the program's memory."""
+    """PYDOC load_from_*: ids count up from 1, one per load; weights and work space in the program's
+    memory."""
     write_simple(tmp_path / "net.om")
     got = run_acl(
         """
@@ -133,8 +150,10 @@ def test_every_way_to_load(tmp_path: Path) -> None:
                    acl.mdl.load_from_mem_with_mem(p, n, a, work, b, weight), free - acl.rt.get_mem_info(0)[0],
                    acl.mdl.load_from_file_with_mem("net.om", a, work - 1, b, weight)]
         h = acl.mdl.create_config_handle()
-        result += [acl.mdl.load_with_config(h), acl.mdl.set_config_opt(h, 1, 1), acl.mdl.set_config_opt(h, 2, "net.om"),
-                   acl.mdl.load_with_config(h), acl.mdl.destroy_config_handle(h), acl.mdl.unload(5), acl.mdl.unload(5),
+        result += [acl.mdl.load_with_config(h), acl.mdl.set_config_opt(h, 1, 1), acl.mdl.set_config_opt(h,
+            2, "net.om"),
+                   acl.mdl.load_with_config(h), acl.mdl.destroy_config_handle(h), acl.mdl.unload(5),
+                       acl.mdl.unload(5),
                    acl.mdl.load_from_file("net.om")]
         d = acl.mdl.create_desc()
         result += [acl.mdl.get_desc_from_file(d, "net.om"), acl.mdl.get_num_inputs(d),
@@ -150,20 +169,25 @@ def test_every_way_to_load(tmp_path: Path) -> None:
 
 
 BAD = {
-    "missing": (145002, 100003), "folder": (145002, 100003), "empty": (145000, 100014), "text": (145006, 100014),
-    "short": (145006, 100014), "cut": (145006, 100014), "longer": (145006, 100014), "other_chip": (500002, 500002),
+    "missing": (145002, 100003), "folder": (145002, 100003), "empty": (145000, 100014), "text": (145006,
+        100014),
+    "short": (145006, 100014), "cut": (145006, 100014), "longer": (145006, 100014), "other_chip": (500002,
+        500002),
     "newer": (100012, 100012),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("board", "column"), [({}, 0), ({"cann_version": "20.1"}, 1)])
 def test_files_that_cannot_be_loaded(board: dict[str, Any], column: int, tmp_path: Path) -> None:
-    """GE model_parser_base.cc: 145002 path, 145006 magic or length; older CANN answers with AscendCL's own codes.
-    GE docs --soc_version: an om is for one chip; release notes: a newer om does not load on an older runtime."""
+    """GE model_parser_base.cc: 145002 path, 145006 magic or length; older CANN has AscendCL's own codes.
+
+    GE docs --soc_version: an om is for one chip; release notes: a newer om does not load on an older runtime.
+    """
     whole = write_simple(tmp_path / "good.om", cann_version="20.0").read_bytes()
     (tmp_path / "folder").mkdir()
-    for name, data in (("empty", b""), ("text", b"hello" * 100), ("short", whole[:99]), ("cut", whole[:-1]),
-                       ("longer", whole + b"\0")):  # fmt: skip
+    contents = {"empty": b"", "text": b"hello" * 100, "short": whole[:99], "cut": whole[:-1]}
+    contents["longer"] = whole + b"\0"
+    for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
     write_simple(tmp_path / "other_chip", soc_version="Ascend310P3")
     write_simple(tmp_path / "newer", cann_version="5.1.0")
@@ -171,7 +195,8 @@ def test_files_that_cannot_be_loaded(board: dict[str, Any], column: int, tmp_pat
         f"""
         up()
         names = {list(BAD)}
-        result = [[acl.mdl.load_from_file(n), acl.get_recent_err_msg(), acl.get_recent_err_msg()] for n in names]
+        result = [[acl.mdl.load_from_file(n), acl.get_recent_err_msg(),
+            acl.get_recent_err_msg()] for n in names]
         result.append(acl.mdl.load_from_file("good.om"))
         """,
         tmp_path,
@@ -208,7 +233,8 @@ def test_loading_needs_init_a_context_and_memory(tmp_path: Path) -> None:
 
 
 def test_execute_refuses_what_hardware_refuses(tmp_path: Path) -> None:
-    """GE model.cpp ModelExecute: null datasets and missing buffers 100000, unknown id 145003; davinci_model.cc
+    """GE model.cpp ModelExecute: null datasets and missing buffers 100000, unknown id 145003;
+    davinci_model.cc
     CheckUserAndModelSize: more than 64 bytes too small 145000 with E13025."""
     inputs, outputs = [("x", FLOAT, [1, 64])], [("y", FLOAT, [1, 64])]
     omfile.write(tmp_path / "net.om", om_meta(inputs, outputs), double_plus_one([1, 64]))
@@ -260,14 +286,16 @@ def test_outputs_without_memory_get_some(tmp_path: Path) -> None:
 
 
 def test_host_pointers_as_inputs(tmp_path: Path) -> None:
-    """Ascend/samples acllite on RC boards hands host addresses on; on EP boards the chip cannot reach them."""
+    """Ascend/samples acllite on RC boards hands host addresses on; on EP boards the chip cannot reach
+    them."""
     write_simple(tmp_path / "net.om")
     (tmp_path / "x").write_bytes(X.tobytes())
     program = """
         up()
         model, desc = load("net.om")
         data = open("x", "rb").read(); out = bytes(bytearray(16))
-        ret = acl.mdl.execute(model, dataset((acl.util.bytes_to_ptr(data), 16)), dataset((acl.util.bytes_to_ptr(out), 16)))
+        ret = acl.mdl.execute(model, dataset((acl.util.bytes_to_ptr(data), 16)),
+            dataset((acl.util.bytes_to_ptr(out), 16)))
         result = [ret, out]
         """
     assert run_acl(program, tmp_path).result == [0, (2 * X + 1).tobytes()]
@@ -306,8 +334,10 @@ def test_execute_async_is_ordered_with_its_stream(tmp_path: Path) -> None:
         acl.rt.memset(b, 16, 0, 16)
         s, p, q = stream, acl.util.bytes_to_ptr(data), acl.util.bytes_to_ptr(out)
         result = [acl.rt.memcpy_async(a, 16, p, 16, TO_DEVICE, s), acl.mdl.execute_async(model, ins, outs, s),
-                  acl.rt.memcpy_async(q, 16, b, 16, TO_HOST, s), get(b, 16), acl.rt.synchronize_stream(s), out,
-                  acl.mdl.execute_async(model, ins, dataset((0, 0)), s), acl.mdl.execute_async(model, ins, outs, 5)]
+                  acl.rt.memcpy_async(q, 16, b, 16, TO_HOST, s), get(b, 16), acl.rt.synchronize_stream(s),
+                      out,
+                  acl.mdl.execute_async(model, ins, dataset((0, 0)), s), acl.mdl.execute_async(model, ins,
+                      outs, 5)]
         """,
         tmp_path,
         {"faults": {"slow_ms": 50}, "run_mode": "EP"},
@@ -326,7 +356,8 @@ def test_execute_v2_waits(tmp_path: Path) -> None:
         b = malloc(16)
         h = acl.mdl.create_exec_config_handle()
         ins, outs = dataset((put(open("x", "rb").read()), 16)), dataset((b, 16))
-        result = [acl.mdl.set_exec_config_opt(h, 0, 100), acl.mdl.execute_v2(model, ins, outs, 0, h), get(b, 16),
+        result = [acl.mdl.set_exec_config_opt(h, 0, 100), acl.mdl.execute_v2(model, ins, outs, 0, h),
+            get(b, 16),
                   acl.mdl.execute_v2(model, ins, outs, 0, 0)]
         """,
         tmp_path,
@@ -358,7 +389,9 @@ def test_models_run_on_the_device_they_were_loaded_on(tmp_path: Path) -> None:
         tmp_path,
         {"chips": 2, "run_mode": "EP"},
     ).result
-    used = 4096 + 1024 + 2 * 64  # the model's work space and weights, two blocks of 16 bytes as the runtime rounds them
+    used = (
+        4096 + 1024 + 2 * 64
+    )  # the model's work space and weights, two blocks of 16 bytes as the runtime rounds them
     assert got == [[0, (2 * X + 1).tobytes(), used]] * 2 + [107004]
 
 
@@ -367,13 +400,17 @@ DYNAMIC_BATCH = {"dynamic": {"kind": "batch", "gears": [1, 2, 4]}}
 
 def write_dynamic_batch(path: Path) -> None:
     omfile.write(
-        path, om_meta([("x", FLOAT, [-1, 3])], [("y", FLOAT, [-1, 3])], **DYNAMIC_BATCH), double_plus_one(["n", 3])
+        path,
+        om_meta([("x", FLOAT, [-1, 3])], [("y", FLOAT, [-1, 3])], **DYNAMIC_BATCH),
+        double_plus_one(["n", 3]),
     )
 
 
 def test_dynamic_batch(tmp_path: Path) -> None:
-    """PYDOC get_input_dims (-1), get_output_dims and sizes (largest gear), get_cur_output_dims (gear last set), the
-    input ascend_mbatch_shape_data; GE SetDynamicBatchSize: 145013 for a batch that is no gear, 100000 for 0."""
+    """PYDOC get_input_dims (-1), get_output_dims and sizes (largest gear), get_cur_output_dims (gear last
+    set), the
+    input ascend_mbatch_shape_data; GE SetDynamicBatchSize: 145013 for a batch that is no gear,
+        100000 for 0."""
     write_dynamic_batch(tmp_path / "net.om")
     x = np.arange(12, dtype="f").reshape(4, 3)
     (tmp_path / "x").write_bytes(x.tobytes())
@@ -388,14 +425,19 @@ def test_dynamic_batch(tmp_path: Path) -> None:
         ins, outs = dataset((put(open("x", "rb").read()), 48), (gear, 4)), dataset((out, 48))
         result = {"counts": [m.get_num_inputs(d), index, ret, m.get_input_size_by_index(d, index)],
                   "dims": [m.get_input_dims(d, 0), m.get_output_dims(d, 0), m.get_input_size_by_index(d, 0),
-                           m.get_output_size_by_index(d, 0), m.get_cur_output_dims(d, 0), m.get_dynamic_batch(d)],
+                           m.get_output_size_by_index(d, 0), m.get_cur_output_dims(d, 0),
+                               m.get_dynamic_batch(d)],
                   "unset": m.execute(model, ins, outs), "runs": [],
-                  "bad": [m.set_dynamic_batch_size(model, ins, index, 3), m.set_dynamic_batch_size(model, ins, index, 0),
-                          m.set_dynamic_batch_size(model, ins, 7, 2), m.set_dynamic_batch_size(9, ins, index, 2),
-                          m.set_dynamic_hw_size(model, ins, index, 2, 2), m.set_dynamic_batch_size(model, 0, index, 2)]}
+                  "bad": [m.set_dynamic_batch_size(model, ins, index, 3), m.set_dynamic_batch_size(model,
+                      ins, index, 0),
+                          m.set_dynamic_batch_size(model, ins, 7, 2), m.set_dynamic_batch_size(9, ins,
+                              index, 2),
+                          m.set_dynamic_hw_size(model, ins, index, 2, 2), m.set_dynamic_batch_size(model,
+                              0, index, 2)]}
         for batch in (2, 4, 1):
             acl.rt.memset(out, 48, 0, 48)
-            result["runs"].append([m.set_dynamic_batch_size(model, ins, index, batch), m.execute(model, ins, outs),
+            result["runs"].append([m.set_dynamic_batch_size(model, ins, index, batch), m.execute(model,
+                ins, outs),
                                    get(out, 48), m.get_cur_output_dims(d, 0)[0]["dims"], get(gear, 4)])
         result["missing"] = m.execute(model, dataset((gear, 48)), outs)
         """,
@@ -436,11 +478,15 @@ def test_dynamic_image_size(tmp_path: Path) -> None:
         m = acl.mdl
         model, d = load("net.om")
         gear, out = malloc(8), malloc(16)
-        ins, outs = dataset((put(open("x", "rb").read() + bytes(bytearray(32))), 64), (gear, 8)), dataset((out, 16))
-        result = [m.get_dynamic_hw(d, -1), m.get_input_dims(d, 0)[0]["dims"], m.get_output_dims(d, 0)[0]["dims"],
-                  m.get_input_size_by_index(d, 0), m.get_output_size_by_index(d, 0), m.get_input_size_by_index(d, 1),
+        picture = put(open("x", "rb").read() + bytes(bytearray(32)))
+        ins, outs = dataset((picture, 64), (gear, 8)), dataset((out, 16))
+        result = [m.get_dynamic_hw(d, -1), m.get_input_dims(d, 0)[0]["dims"], m.get_output_dims(d,
+            0)[0]["dims"],
+                  m.get_input_size_by_index(d, 0), m.get_output_size_by_index(d, 0),
+                      m.get_input_size_by_index(d, 1),
                   m.set_dynamic_hw_size(model, ins, 1, 4, 2), m.set_dynamic_hw_size(model, ins, 1, 2, 4),
-                  m.execute(model, ins, outs), get(out, 8), m.get_cur_output_dims(d, 0)[0]["dims"], get(gear, 8)]
+                  m.execute(model, ins, outs), get(out, 8), m.get_cur_output_dims(d, 0)[0]["dims"],
+                      get(gear, 8)]
         """,
         tmp_path,
     ).result
@@ -452,7 +498,8 @@ def test_dynamic_image_size(tmp_path: Path) -> None:
 
 
 def test_dynamic_dims(tmp_path: Path) -> None:
-    """PYDOC set_input_dynamic_dims: the dims of all inputs one after the other; get_input_dynamic_dims per gear."""
+    """PYDOC set_input_dynamic_dims: the dims of all inputs one after the other; get_input_dynamic_dims per
+    gear."""
     inputs, outputs = [("a", FLOAT, [-1, 2]), ("b", FLOAT, [2, -1])], [("y", FLOAT, [-1, -1])]
     onnx = graph(
         [helper.make_node("MatMul", ["a", "b"], ["y"])], [("a", FLOAT, ["m", 2]), ("b", FLOAT, [2, "n"])],
@@ -471,8 +518,10 @@ def test_dynamic_dims(tmp_path: Path) -> None:
         ins, outs = dataset((put(a), 16), (put(b), 24), (gear, 8)), dataset((out, 16))
         def choose(*dims):
             return m.set_input_dynamic_dims(model, ins, 2, {"dimCount": len(dims), "dims": list(dims)})
-        result = [m.get_input_dynamic_gear_count(d, -1), m.get_input_dynamic_dims(d, -1, 2), m.get_input_size_by_index(d, 1),
-                  choose(1, 2, 2, 2), choose(1, 2), choose(1, 9, 2, 3), choose(1, 2, 2, 3), m.execute(model, ins, outs),
+        result = [m.get_input_dynamic_gear_count(d, -1), m.get_input_dynamic_dims(d, -1, 2),
+            m.get_input_size_by_index(d, 1),
+                  choose(1, 2, 2, 2), choose(1, 2), choose(1, 9, 2, 3), choose(1, 2, 2, 3),
+                      m.execute(model, ins, outs),
                   list(struct.unpack("<3f", get(out, 12))), m.get_cur_output_dims(d, 0)[0]["dims"]]
         try:
             m.set_input_dynamic_dims(model, ins, 2, [1])
@@ -481,14 +530,19 @@ def test_dynamic_dims(tmp_path: Path) -> None:
         """,
         tmp_path,
     ).result
-    gears = [{"name": "", "dimCount": 4, "dims": [1, 2, 2, 3]}, {"name": "", "dimCount": 4, "dims": [2, 2, 2, 2]}]
+    gears = [
+        {"name": "", "dimCount": 4, "dims": [1, 2, 2, 3]},
+        {"name": "", "dimCount": 4, "dims": [2, 2, 2, 2]},
+    ]
     assert got == [
-        [2, 0], [gears, 0], 24, 145013, 145012, 145013, 0, 0, [9.0, 12.0, 15.0], [1, 3], "argument 4 is not dict",
+        [2, 0], [gears, 0], 24, 145013, 145012, 145013, 0, 0, [9.0, 12.0, 15.0], [1, 3],
+            "argument 4 is not dict",
     ]  # fmt: skip
 
 
 def test_gears_of_a_static_model(tmp_path: Path) -> None:
-    """PYDOC aclError 100019 (older), 145013: the model is not dynamic; 145011, 145012: no, or a short, index buffer."""
+    """PYDOC aclError 100019 (older), 145013: the model is not dynamic; 145011, 145012: no, or a short,
+    index buffer."""
     write_simple(tmp_path / "static.om", cann_version="20.0")
     write_dynamic_batch(tmp_path / "dynamic.om")
     program = """
@@ -507,14 +561,22 @@ def test_gears_of_a_static_model(tmp_path: Path) -> None:
 
 
 def test_static_aipp(tmp_path: Path) -> None:
-    """PYDOC get_first_aipp_info; GE docs AIPP: the program gives uint8 NHWC pictures, the om does the rest."""
+    """PYDOC get_first_aipp_info; GE docs AIPP: the program gives uint8 NHWC pictures, the om does the
+    rest."""
     nodes = [
-        helper.make_node("Cast", ["x"], ["c"], to=1), helper.make_node("Transpose", ["c"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["x"], ["c"], to=1), helper.make_node("Transpose", ["c"], ["t"], perm=[0,
+            3, 1, 2]),
         helper.make_node("Mul", ["t", "s"], ["y"]),
     ]  # fmt: skip
     inputs, outputs = [("x", UINT8, [1, 2, 2, 3])], [("y", FLOAT, [1, 3, 2, 2])]
     onnx = graph(nodes, inputs, outputs, {"s": np.array(1 / 255, "f")})
-    aipp = {"related_input": 0, "srcImageSizeW": 2, "srcImageSizeH": 2, "rbuvSwapSwitch": 1, "varReciChn0": 0.5}
+    aipp = {
+        "related_input": 0,
+        "srcImageSizeW": 2,
+        "srcImageSizeH": 2,
+        "rbuvSwapSwitch": 1,
+        "varReciChn0": 0.5,
+    }
     meta = om_meta(inputs, outputs, aipp=aipp)
     meta["inputs"][0]["format"] = NHWC
     omfile.write(tmp_path / "net.om", meta, onnx)
@@ -526,15 +588,22 @@ def test_static_aipp(tmp_path: Path) -> None:
         out = infer("net.om", open("x", "rb").read())
         model, d = load("net.om")
         info, ret = acl.mdl.get_first_aipp_info(model, 0)
-        result = [out[0], ret, info, acl.mdl.get_aipp_type(model, 0)[0], acl.mdl.get_first_aipp_info(model, 1),
-                  acl.mdl.get_input_format(d, 0), acl.mdl.get_input_data_type(d, 0), acl.mdl.get_input_size_by_index(d, 0),
+        result = [out[0], ret, info, acl.mdl.get_aipp_type(model, 0)[0], acl.mdl.get_first_aipp_info(model,
+            1),
+                  acl.mdl.get_input_format(d, 0), acl.mdl.get_input_data_type(d, 0),
+                      acl.mdl.get_input_size_by_index(d, 0),
                   acl.mdl.get_first_aipp_info(77, 0)]
         """,
         tmp_path,
     ).result
     assert got[0] == reference(onnx, {"x": picture})[0].tobytes()
     info = got[2]
-    assert (info["srcImageSizeW"], info["rbuvSwapSwitch"], info["varReciChn0"], info["cropSwitch"]) == (2, 1, 0.5, 0)
+    assert (info["srcImageSizeW"], info["rbuvSwapSwitch"], info["varReciChn0"], info["cropSwitch"]) == (
+        2,
+        1,
+        0.5,
+        0,
+    )
     assert {"cscSwitch", "loadStartPosW", "meanChn3", "minChn0", "outDims", "shapeCount"} <= set(info)
     assert got[3:] == [1, [None, 145015], NHWC, UINT8, 12, [None, 145003]]
 

@@ -1,6 +1,7 @@
 """The shape of the module: names, arguments, what is there in which CANN.
 
-Sources are named in the docstrings; PYACL is hicann/runtime ``python/pyACL``, the C++ source of the real module.
+Sources are named in the docstrings; PYACL is hicann/runtime ``python/pyACL``, the C++ source of the real
+module.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ def test_import_gives_one_module_with_sub_modules_that_show_real_names_only(tmp_
         """
         result = {
             "modules": sorted(name for name in sys.modules if name.split(".")[0] == "acl"),
-            "same": all(sys.modules["acl." + n] is getattr(acl, n) for n in ("rt", "mdl", "util", "media", "op")),
+            "same": all(sys.modules["acl." + n] is getattr(acl, n) for n in ("rt", "mdl", "util", "media",
+                "op")),
             "names": {n: [x for x in dir(m) if not x.startswith("__")]
                       for n, m in (("acl", acl), ("rt", acl.rt), ("mdl", acl.mdl), ("util", acl.util))},
             "constants": [x for m in (acl, acl.rt, acl.mdl, acl.util) for x in dir(m)
@@ -31,7 +33,10 @@ def test_import_gives_one_module_with_sub_modules_that_show_real_names_only(tmp_
         tmp_path,
         {"cann_version": "8.0.0"},
     ).result
-    expected = ["acl", *("acl." + n for n in ["blas", "fv", "himpi", "mdl", "media", "op", "prof", "rt", "util"])]
+    expected = [
+        "acl",
+        *("acl." + n for n in ["blas", "fv", "himpi", "mdl", "media", "op", "prof", "rt", "util"]),
+    ]
     assert got["modules"] == expected
     assert got["same"]
     assert got["constants"] == []
@@ -39,14 +44,16 @@ def test_import_gives_one_module_with_sub_modules_that_show_real_names_only(tmp_
     assert {"init", "finalize", "create_data_buffer", "app_log", "rt"} <= set(got["names"]["acl"])
     assert not {"get_soc_name", "get_version", "memcpy_sync"} & set(got["names"]["rt"])
     assert set(got["names"]["util"]) == {
-        "bytes_to_ptr", "numpy_contiguous_to_ptr", "numpy_to_ptr", "ptr_to_bytes", "ptr_to_numpy", "start_thread",
+        "bytes_to_ptr", "numpy_contiguous_to_ptr", "numpy_to_ptr", "ptr_to_bytes", "ptr_to_numpy",
+            "start_thread",
         "stop_thread",
     }  # fmt: skip
 
 
 def test_each_generation_has_its_own_names(tmp_path: Path) -> None:
     """Ascend/samples test ``"bytes_to_ptr" in dir(acl.util)`` (absent up to 5.0.2); finalize_reference and
-    get_cann_version came with 8.x, get_version_str with 9.x (PYACL); himpi and fv are not in 5.0 and before."""
+    get_cann_version came with 8.x,
+        get_version_str with 9.x (PYACL); himpi and fv are not in 5.0 and before."""
     found = {}
     for version in VERSIONS:
         folder = tmp_path / version
@@ -54,7 +61,8 @@ def test_each_generation_has_its_own_names(tmp_path: Path) -> None:
         found[version] = run_acl(
             """
             result = [name for name, there in (
-                ("bytes_to_ptr", "bytes_to_ptr" in dir(acl.util)), ("ptr_to_bytes", hasattr(acl.util, "ptr_to_bytes")),
+                ("bytes_to_ptr", "bytes_to_ptr" in dir(acl.util)), ("ptr_to_bytes", hasattr(acl.util,
+                    "ptr_to_bytes")),
                 ("himpi", hasattr(acl, "himpi")), ("fv", hasattr(acl, "fv")),
                 ("finalize_reference", hasattr(acl, "finalize_reference")),
                 ("get_cann_version", hasattr(acl, "get_cann_version")),
@@ -71,7 +79,7 @@ def test_each_generation_has_its_own_names(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-ARGUMENTS = r'''
+ARGUMENTS = r"""
 import ctypes
 class Index(object):
     def __init__(self, n): self.n = n
@@ -82,7 +90,7 @@ def attempt(function, *args, **kw):
         return function(*args, **kw)
     except Exception as error:
         return "{}: {}".format(type(error).__name__, error)
-'''
+"""
 
 
 def test_keywords_are_refused(tmp_path: Path) -> None:
@@ -90,7 +98,8 @@ def test_keywords_are_refused(tmp_path: Path) -> None:
     got = run_acl(
         ARGUMENTS
         + """
-result = [attempt(acl.rt.malloc, size=4, policy=2), attempt(acl.init, config_path="x"), attempt(acl.finalize, a=1)]
+result = [attempt(acl.rt.malloc, size=4, policy=2), attempt(acl.init, config_path="x"),
+    attempt(acl.finalize, a=1)]
 """,
         tmp_path,
     ).result
@@ -103,7 +112,8 @@ def test_wrong_arguments_raise_with_the_name_of_the_api(tmp_path: Path) -> None:
         ARGUMENTS
         + """
 result = [
-    attempt(acl.rt.malloc), attempt(acl.rt.malloc, 1), attempt(acl.rt.malloc, 1, 2, 3), attempt(acl.rt.malloc, 1.0, 2),
+    attempt(acl.rt.malloc), attempt(acl.rt.malloc, 1), attempt(acl.rt.malloc, 1, 2, 3),
+        attempt(acl.rt.malloc, 1.0, 2),
     attempt(acl.rt.malloc, None, 2), attempt(acl.rt.malloc, Index(4), 2), attempt(acl.rt.malloc, 4, 1 << 31),
     attempt(acl.rt.malloc, 4, "2"), attempt(acl.init, 3), attempt(acl.init, "a\\0b"),
     attempt(acl.mdl.load_from_file, None), attempt(acl.mdl.execute, 1, 2), attempt(acl.app_log, 1, b"x"),
@@ -115,8 +125,10 @@ result = [
     malloc = "TypeError: acl.rt.malloc args parse failed"
     assert got == [malloc] * 8 + [
         "TypeError: acl.init args parse failed", "TypeError: acl.init args parse failed",
-        "TypeError: acl.mdl.load_from_file args parse failed!", "TypeError: acl.mdl.execute args parse failed!",
-        "TypeError: acl.app_log args parse failed", "TypeError: acl.rt.set_op_execute_timeout args parse failed!",
+        "TypeError: acl.mdl.load_from_file args parse failed!",
+            "TypeError: acl.mdl.execute args parse failed!",
+        "TypeError: acl.app_log args parse failed",
+            "TypeError: acl.rt.set_op_execute_timeout args parse failed!",
         "TypeError: acl.mdl.load_with_config args parse failed",
     ]  # fmt: skip
 
@@ -129,23 +141,27 @@ def test_numpy_integers_fit_where_the_format_is_i_and_not_where_it_is_k(tmp_path
 import numpy
 up()
 result = [attempt(acl.rt.malloc, numpy.int64(8), 2), attempt(acl.rt.malloc, 8, numpy.int64(2))[1],
-          attempt(acl.rt.malloc, 8, Index(2))[1], attempt(acl.rt.malloc, True, 2)[1], attempt(acl.data_type_size, 1.0)]
+          attempt(acl.rt.malloc, 8, Index(2))[1], attempt(acl.rt.malloc, True, 2)[1],
+              attempt(acl.data_type_size, 1.0)]
 """,
         tmp_path,
     ).result
     assert got == [
-        "TypeError: acl.rt.malloc args parse failed", 0, 0, 0, "TypeError: acl.data_type_size args parse failed",
+        "TypeError: acl.rt.malloc args parse failed", 0, 0, 0,
+            "TypeError: acl.data_type_size args parse failed",
     ]  # fmt: skip
 
 
 def test_negative_sizes_and_pointers_wrap_around(tmp_path: Path) -> None:
-    """PYACL format ``k`` has no overflow check; memory.cpp GetAlignedAndPaddingSize tells an overflowing sum (100000)
+    """PYACL format ``k`` has no overflow check; memory.cpp GetAlignedAndPaddingSize tells an overflowing
+    sum (100000)
     from a size that no device has (207001)."""
     got = run_acl(
         """
         up()
         buffer = acl.create_data_buffer(-1, -1)
-        result = [acl.rt.malloc(-1, 2), acl.rt.malloc(-4096, 2), acl.rt.malloc(0, 2), acl.get_data_buffer_addr(buffer),
+        result = [acl.rt.malloc(-1, 2), acl.rt.malloc(-4096, 2), acl.rt.malloc(0, 2),
+            acl.get_data_buffer_addr(buffer),
                   acl.get_data_buffer_size(buffer), acl.get_data_buffer_size_v2(buffer),
                   acl.mdl.get_input_size_by_index(acl.mdl.create_desc(), -1)]
         """,
@@ -155,7 +171,8 @@ def test_negative_sizes_and_pointers_wrap_around(tmp_path: Path) -> None:
 
 
 def test_functions_without_parameters_ignore_arguments(tmp_path: Path) -> None:
-    """PYACL: ``PyObject* /* args */`` is never parsed; zixfy/pyACL-inference calls synchronize_device(device_id)."""
+    """PYACL: ``PyObject* /* args */`` is never parsed; zixfy/pyACL-inference calls
+    synchronize_device(device_id)."""
     got = run_acl(
         """
         up()
@@ -187,19 +204,23 @@ def test_float16_conversion(tmp_path: Path) -> None:
 def test_names_of_the_board(tmp_path: Path) -> None:
     """PYACL: get_version is a 4-tuple, get_soc_name a bare string, get_cann_version (dict, ret)."""
     got = run_acl(
-        "result = [acl.get_soc_name(), len(acl.get_version()), acl.get_version()[3], acl.get_cann_version(0), "
-        "acl.get_version_str('runtime'), acl.get_recent_err_msg()]",
+        """
+        result = [acl.get_soc_name(), len(acl.get_version()), acl.get_version()[3], acl.get_cann_version(0),
+                  acl.get_version_str('runtime'), acl.get_recent_err_msg()]
+        """,
         tmp_path,
         {"soc_version": "Ascend310B4", "cann_version": "9.0.0", "run_mode": "EP"},
     ).result
     version = {
-        "version": "9.0.0", "major_version": "9", "minor_version": "0", "release_version": "0", "patch_version": "0",
+        "version": "9.0.0", "major_version": "9", "minor_version": "0", "release_version": "0",
+            "patch_version": "0",
         "reserved": "",
     }  # fmt: skip
     assert got == ["Ascend310B4", 4, 0, [version, 0], ["9.0.0", 0], None]
 
 
-@pytest.mark.parametrize("call", ["media.dvpp_jpeg_decode_async", "op.execute_v2", "blas.gemm_ex", "prof.start",
+@pytest.mark.parametrize("call", ["media.dvpp_jpeg_decode_async", "op.execute_v2", "blas.gemm_ex",
+    "prof.start",
                                   "himpi.sys_init", "fv.init", "rt.launch_kernel"])  # fmt: skip
 def test_what_is_not_simulated_says_which_function(call: str, tmp_path: Path) -> None:
     """The parts that need the chip's picture and operator units exist by name only."""
@@ -218,7 +239,8 @@ def test_what_is_not_simulated_says_which_function(call: str, tmp_path: Path) ->
 
 
 def test_app_log_prints_only_when_asked(tmp_path: Path) -> None:
-    """ASCEND_SLOG_PRINT_TO_STDOUT and ASCEND_GLOBAL_LOG_LEVEL (CANN log reference); acllite logs every line so."""
+    """ASCEND_SLOG_PRINT_TO_STDOUT and ASCEND_GLOBAL_LOG_LEVEL (CANN log reference); acllite logs every
+    line so."""
     program = "result = [acl.app_log(3, 'bad thing'), acl.app_log(1, 'fine')]"
     quiet = run_acl(program, tmp_path)
     assert quiet.result == [None, None]
@@ -237,7 +259,8 @@ def test_tensor_descriptions(tmp_path: Path) -> None:
         acl.set_tensor_desc_name(d, "t")
         t, ret = acl.trans_tensor_desc_format(d, 1)
         result = [acl.get_tensor_desc_type(d), acl.get_tensor_desc_format(d), acl.get_tensor_desc_size(d),
-                  acl.get_tensor_desc_element_count(d), acl.get_tensor_desc_num_dims(d), acl.get_tensor_desc_dim(d, 1),
+                  acl.get_tensor_desc_element_count(d), acl.get_tensor_desc_num_dims(d),
+                      acl.get_tensor_desc_dim(d, 1),
                   acl.get_tensor_desc_dim_v2(d, 9), acl.get_tensor_desc_name(d), ret,
                   [acl.get_tensor_desc_dim(t, i) for i in range(4)], acl.destroy_tensor_desc(d),
                   acl.set_tensor_shape_range(t, [[1, 2], [3, 3]]), acl.get_tensor_desc_dim_range(t, 0, 2)]

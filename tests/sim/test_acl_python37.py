@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from acl_support import conv_net, omfile, reference, run_acl, write_simple
-
 from interpreters import venv_with
 
 
@@ -18,7 +17,8 @@ def python37() -> Path:
 
 
 def test_inference(python37: Path, tmp_path: Path) -> None:
-    """Loading, running, describing, several threads; the numbers are ONNX Runtime's up to its version's rounding."""
+    """Loading, running, describing, several threads; the numbers are ONNX Runtime's up to its version's
+    rounding."""
     onnx, meta = conv_net()
     omfile.write(tmp_path / "net.om", meta, onnx)
     picture = np.random.default_rng(1).standard_normal((1, 3, 32, 32)).astype("f")
@@ -31,7 +31,10 @@ def test_inference(python37: Path, tmp_path: Path) -> None:
     )
     assert got.result[0] == [3, 7]
     np.testing.assert_allclose(
-        np.frombuffer(got.result[1], "f").reshape(1, 10), reference(onnx, {"x": picture})[0], rtol=1e-4, atol=1e-5
+        np.frombuffer(got.result[1], "f").reshape(1, 10),
+        reference(onnx, {"x": picture})[0],
+        rtol=1e-4,
+        atol=1e-5,
     )
     assert (got.problems, got.stderr) == ([], "")
 
@@ -63,7 +66,8 @@ def test_streams_errors_and_arguments(python37: Path, tmp_path: Path) -> None:
         python=python37,
     )
     assert got.result == [
-        0, 0, [0, 100000], "EH0001: Value 0 for size is invalid. Reason: size must be greater than zero.", [0, 145006],
+        0, 0, [0, 100000], "EH0001: Value 0 for size is invalid. Reason: size must be greater than zero.",
+            [0, 145006],
         [{"name": "x", "dimCount": 2, "dims": [1, 4]}, 0], [0, 207001], False,
         "TypeError acl.rt.malloc args parse failed", "TypeError malloc() takes no keyword arguments",
         "NotImplementedError acl.media.dvpp_malloc is not simulated: ",
@@ -79,7 +83,8 @@ def test_teardown(python37: Path, tmp_path: Path) -> None:
         up()
         class Resource(object):
             def __init__(self):
-                self.free, self.reset, self.finalize, self.write = acl.rt.free, acl.rt.reset_device, acl.finalize, os.write
+                self.free, self.reset = acl.rt.free, acl.rt.reset_device
+                self.finalize, self.write = acl.finalize, os.write
                 self.pointer = malloc(9)
             def __del__(self):
                 codes = [self.free(self.pointer), self.reset(0), self.finalize()]

@@ -28,7 +28,8 @@ def test_finalize_reference_counts_inits(tmp_path: Path) -> None:
 
 
 def test_init_reads_its_configuration(tmp_path: Path) -> None:
-    """PYDOC aclError: 100003 file not readable, 100006 not JSON; another content at a second init is 100000."""
+    """PYDOC aclError: 100003 file not readable, 100006 not JSON; another content at a second init is
+    100000."""
     (tmp_path / "good.json").write_text("{}")
     (tmp_path / "bad.json").write_text("{,}")
     (tmp_path / "other.json").write_text(json.dumps({"err_msg_mode": "1"}))
@@ -44,7 +45,8 @@ def test_init_reads_its_configuration(tmp_path: Path) -> None:
 
 
 def test_run_mode_is_known_before_init(tmp_path: Path) -> None:
-    """Ascend/samples acllite_image.py asks in a class body: 0 = ACL_DEVICE on RC boards, 1 = ACL_HOST on EP ones."""
+    """Ascend/samples acllite_image.py asks in a class body: 0 = ACL_DEVICE on RC boards, 1 = ACL_HOST on
+    EP ones."""
     assert run_acl("result = acl.rt.get_run_mode()", tmp_path).result == [0, 0]
     assert run_acl("result = acl.rt.get_run_mode()", tmp_path, {"run_mode": "EP"}).result == [1, 0]
 
@@ -55,7 +57,8 @@ def test_without_a_device_there_is_no_context(tmp_path: Path) -> None:
         """
         acl.init()
         result = [acl.rt.get_device(), acl.rt.get_context(), acl.rt.create_stream(), acl.rt.create_event(),
-                  acl.rt.malloc(8, 2), acl.rt.malloc_host(8), acl.rt.synchronize_device(), acl.rt.memcpy(1, 8, 2, 8, 0),
+                  acl.rt.malloc(8, 2), acl.rt.malloc_host(8), acl.rt.synchronize_device(), acl.rt.memcpy(1,
+                      8, 2, 8, 0),
                   acl.mdl.load_from_file("nowhere.om"), acl.mdl.unload(1)]
         """,
         tmp_path,
@@ -68,7 +71,8 @@ def test_device_numbers(tmp_path: Path) -> None:
     got = run_acl(
         """
         acl.init()
-        result = [acl.rt.get_device_count(), acl.rt.set_device(4), acl.rt.set_device(-1), acl.get_recent_err_msg(),
+        result = [acl.rt.get_device_count(), acl.rt.set_device(4), acl.rt.set_device(-1),
+            acl.get_recent_err_msg(),
                   acl.rt.set_device(3), acl.rt.get_device(), acl.rt.create_context(9)]
         """,
         tmp_path,
@@ -116,7 +120,8 @@ def test_contexts_belong_to_threads(tmp_path: Path) -> None:
             seen.append(acl.rt.get_context() == (context, 0))
             seen.append(acl.rt.synchronize_stream(stream))
         t = threading.Thread(target=work); t.start(); t.join()
-        result = seen + [acl.rt.get_context() == (context, 0), acl.rt.set_context(0), acl.rt.set_context(12345)]
+        result = seen + [acl.rt.get_context() == (context, 0), acl.rt.set_context(0),
+            acl.rt.set_context(12345)]
         """,
         tmp_path,
     ).result
@@ -132,7 +137,8 @@ def test_streams_belong_to_their_context(tmp_path: Path) -> None:
         second, _ = acl.rt.create_context(0)
         result = [acl.rt.synchronize_stream(stream), acl.get_recent_err_msg(), acl.rt.destroy_stream(stream)]
         acl.rt.set_context(first)
-        result += [acl.rt.synchronize_stream(stream), acl.rt.destroy_stream(stream), acl.rt.destroy_stream(stream),
+        result += [acl.rt.synchronize_stream(stream), acl.rt.destroy_stream(stream),
+            acl.rt.destroy_stream(stream),
                    acl.rt.destroy_stream(0)]
         """,
         tmp_path,
@@ -144,12 +150,14 @@ def test_streams_belong_to_their_context(tmp_path: Path) -> None:
 
 
 def test_destroying_the_context_first_makes_its_stream_foreign(tmp_path: Path) -> None:
-    """Release order of Ascend/samples is stream, context, device; the other way round destroy_stream fails."""
+    """Release order of Ascend/samples is stream, context, device; the other way round destroy_stream
+    fails."""
     got = run_acl(
         """
         up()
         context, stream = context_and_stream()
-        result = [acl.rt.destroy_context(context), acl.rt.destroy_stream(stream), acl.rt.destroy_context(context)]
+        result = [acl.rt.destroy_context(context), acl.rt.destroy_stream(stream),
+            acl.rt.destroy_context(context)]
         """,
         tmp_path,
     )
@@ -208,17 +216,20 @@ def test_a_stream_works_in_order_and_apart_from_the_program(tmp_path: Path) -> N
 
 
 def test_callbacks_run_in_the_subscribed_thread_only(tmp_path: Path) -> None:
-    """PYDOC subscribe_report/process_report; ACLRT callback.cpp: time-out 0 is 100000; 107015, 107012, 507012."""
+    """PYDOC subscribe_report/process_report; ACLRT callback.cpp: time-out 0 is 100000; 107015, 107012,
+    507012."""
     got = run_acl(
         """
         up()
         _, stream = context_and_stream()
         me = threading.get_ident()
         result = [acl.rt.launch_callback(print, [], 0, stream), acl.rt.process_report(10),
-                  acl.rt.subscribe_report(me, stream), acl.rt.subscribe_report(me, stream), acl.rt.process_report(0),
+                  acl.rt.subscribe_report(me, stream), acl.rt.subscribe_report(me, stream),
+                      acl.rt.process_report(0),
                   acl.rt.process_report(10), acl.rt.launch_callback(print, [], 2, stream)]
         seen = []
-        acl.rt.launch_callback(lambda data: seen.append((data, threading.get_ident() == me)), ["x"], 0, stream)
+        acl.rt.launch_callback(lambda data: seen.append((data, threading.get_ident() == me)), ["x"], 0,
+            stream)
         acl.rt.synchronize_stream(stream)
         result += [list(seen), acl.rt.process_report(1000), list(seen), acl.rt.unsubscribe_report(me, stream),
                    acl.rt.unsubscribe_report(me, stream)]
@@ -229,7 +240,8 @@ def test_callbacks_run_in_the_subscribed_thread_only(tmp_path: Path) -> None:
 
 
 def test_events_order_streams_and_measure(tmp_path: Path) -> None:
-    """PYDOC stream_wait_event, event_elapsed_time; a mark that no stream reached has no time stamp (107006)."""
+    """PYDOC stream_wait_event, event_elapsed_time; a mark that no stream reached has no time stamp
+    (107006)."""
     got = run_acl(
         """
         up()
@@ -246,7 +258,8 @@ def test_events_order_streams_and_measure(tmp_path: Path) -> None:
         acl.rt.memcpy_async(c, n, b, n, 3, second)
         result += [acl.rt.synchronize_stream(second), get(c, n) == b"z" * n, acl.rt.synchronize_event(end)]
         ms, ret = acl.rt.event_elapsed_time(start, end)
-        result += [ms > 0, ret, acl.rt.destroy_event(start), acl.rt.destroy_event(start), acl.rt.destroy_event(0)]
+        result += [ms > 0, ret, acl.rt.destroy_event(start), acl.rt.destroy_event(start),
+            acl.rt.destroy_event(0)]
         """,
         tmp_path,
     ).result
@@ -254,7 +267,8 @@ def test_events_order_streams_and_measure(tmp_path: Path) -> None:
 
 
 def test_threads_of_acl_util(tmp_path: Path) -> None:
-    """PYACL util/thread.cpp: one argument (the list), stop_thread joins and raises RuntimeError with the type."""
+    """PYACL util/thread.cpp: one argument (the list), stop_thread joins and raises RuntimeError with the
+    type."""
     got = run_acl(
         """
         seen = []

@@ -1,7 +1,9 @@
 """A program with the call sequence of Ascend/samples (acllite and its picture classifiers), run unchanged.
 
-The classes here are our own; the calls, their order, and the quirks are those of ``python/common/acllite``: the run
-mode is asked in a class body before acl.init, the name of the gear input is looked up at every execute, the output
+The classes here are our own; the calls, their order, and the quirks are those of
+``python/common/acllite``: the run
+mode is asked in a class body before acl.init, the name of the gear input is looked up at every execute,
+    the output
 is copied into an immutable bytes object, and everything is released in destructors at the interpreter's end.
 """
 
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 from acl_support import conv_net, omfile, reference, run_acl
 
-CLASSIFIER = '''
+CLASSIFIER = """
 import sys
 import acl
 import numpy as np
@@ -60,7 +62,8 @@ class Model(object):
         for i in range(acl.mdl.get_num_outputs(self.desc)):
             size = acl.mdl.get_output_size_by_index(self.desc, i)
             pointer, ret = acl.rt.malloc(size, NORMAL_ONLY); assert ret == 0
-            _, ret = acl.mdl.add_dataset_buffer(self.outputs, acl.create_data_buffer(pointer, size)); assert ret == 0
+            _, ret = acl.mdl.add_dataset_buffer(self.outputs, acl.create_data_buffer(pointer,
+                size)); assert ret == 0
         self.inputs_wanted = acl.mdl.get_num_inputs(self.desc)
 
     def execute(self, arrays):
@@ -76,7 +79,8 @@ class Model(object):
                 source = acl.util.numpy_to_ptr(array)
             pointer, ret = acl.rt.malloc(array.nbytes, NORMAL_ONLY); assert ret == 0
             assert acl.rt.memcpy(pointer, array.nbytes, source, array.nbytes, self.kind_in) == 0
-            _, ret = acl.mdl.add_dataset_buffer(inputs, acl.create_data_buffer(pointer, array.nbytes)); assert ret == 0
+            _, ret = acl.mdl.add_dataset_buffer(inputs, acl.create_data_buffer(pointer,
+                array.nbytes)); assert ret == 0
         assert acl.mdl.execute(self.id, inputs, self.outputs) == 0
         for i in range(acl.mdl.get_dataset_num_buffers(inputs)):
             buffer = acl.mdl.get_dataset_buffer(inputs, i)
@@ -120,7 +124,7 @@ def main():
     acl.app_log(1, "done")
     del model
     return answers, resource
-'''
+"""
 
 
 @pytest.mark.parametrize(
@@ -147,5 +151,7 @@ def test_the_sample_runs_unchanged(board: dict[str, Any], release: str, tmp_path
     assert "Model release source success" in got.stdout
     if release == "in main":
         assert "Release acl resource success" in got.stdout
-        warnings = [line for line in got.stderr.splitlines() if "deprecated" not in line and "acl.util" not in line]
+        warnings = [
+            line for line in got.stderr.splitlines() if "deprecated" not in line and "acl.util" not in line
+        ]
         assert (warnings, got.problems) == ([], [])

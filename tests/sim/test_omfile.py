@@ -6,10 +6,9 @@ import struct
 from pathlib import Path
 
 import pytest
+from acl_support import omfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from acl_support import omfile
 
 _JSON = st.dictionaries(
     st.text(max_size=8), st.one_of(st.none(), st.integers(-(2**40), 2**40), st.text(max_size=8)), max_size=4
@@ -18,14 +17,16 @@ _JSON = st.dictionaries(
 
 @settings(max_examples=60, deadline=None)
 @given(meta=_JSON, model=st.binary(max_size=200))
-def test_unpack_gives_what_was_packed_and_the_bytes_are_deterministic(meta: dict[str, object], model: bytes) -> None:
+def test_unpack_gives_what_was_packed_and_bytes_are_deterministic(
+    meta: dict[str, object], model: bytes
+) -> None:
     data = omfile.pack(meta, model)
     assert omfile.unpack(data) == (meta, model)
     assert omfile.pack(dict(reversed(list(meta.items()))), model) == data
 
 
 def test_header_is_that_of_a_real_om() -> None:
-    """hicann/ge ``inc/framework/common/types.h``: magic, header length 256, and the length of what follows."""
+    """hicann/ge ``inc/framework/common/types.h``: magic, header length 256, length of what follows."""
     data = omfile.pack({"name": "resnet50"}, b"onnx")
     magic, header = struct.unpack_from("<II", data)
     assert (magic, header, data[:4]) == (0x444F4D49, 256, b"IMOD")
@@ -61,9 +62,11 @@ def test_every_cut_and_every_flipped_bit_behind_the_header_is_noticed(data: st.D
 
 
 def test_write_replaces_in_one_step_and_leaves_nothing_beside(tmp_path: Path) -> None:
-    path = tmp_path / "m.om"
+    folder = tmp_path / "models"
+    folder.mkdir()
+    path = folder / "m.om"
     omfile.write(path, {"a": 1}, b"one")
     with pytest.raises(TypeError):
         omfile.write(path, {"a": object()}, b"two")
     assert omfile.read(path) == ({"a": 1}, b"one")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["m.om"]
+    assert [entry.name for entry in folder.iterdir()] == ["m.om"]

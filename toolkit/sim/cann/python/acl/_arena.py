@@ -1,7 +1,8 @@
 """Address space that belongs to the simulated chips alone.
 
-Blocks are cut out of one large mapping which costs nothing until it is touched. So an address that was device memory
-once never becomes memory of the program itself, and using freed memory is always told from using one's own.
+Blocks are cut out of one large mapping which costs nothing until it is touched. So an address that was
+device memory once never becomes memory of the program itself, and using freed memory is always told from
+using one's own.
 """
 
 import collections

@@ -1,10 +1,10 @@
 """How the real module parses arguments, redone in Python.
 
-The C++ wrappers (hicann/runtime ``python/pyACL``) are METH_VARARGS functions which call ``PyArg_ParseTuple`` and, when
-that fails, replace the message by ``<api name> args parse failed`` and raise TypeError. So a keyword is always
-refused, a NumPy integer is refused where the format is ``k`` (an exact conversion of Python ints) and taken where it
-is ``i`` (anything with ``__index__``), a negative pointer or size wraps around, and functions that never look at
-their arguments take any number of them.
+The C++ wrappers (hicann/runtime ``python/pyACL``) are METH_VARARGS functions which call
+``PyArg_ParseTuple`` and, when that fails, replace the message by ``<api name> args parse failed`` and raise
+TypeError. So a keyword is always refused, a NumPy integer is refused where the format is ``k`` (an exact
+conversion of Python ints) and taken where it is ``i`` (anything with ``__index__``), a negative pointer or
+size wraps around, and functions that never look at their arguments take any number of them.
 """
 
 from operator import index

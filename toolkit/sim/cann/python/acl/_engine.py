@@ -1,7 +1,8 @@
 """Running an om's model with ONNX Runtime, directly on the "device memory".
 
-ONNX Runtime and NumPy are imported at the first load, so that ``import acl`` stays quick. There is one session per
-loaded model; inputs and outputs are bound to the addresses that the program gave, nothing is copied on the way.
+ONNX Runtime and NumPy are imported at the first load, so that ``import acl`` stays quick. There is one
+session per loaded model; inputs and outputs are bound to the addresses that the program gave, nothing is
+copied on the way.
 """
 
 import os
@@ -16,7 +17,8 @@ INT32, ND = 3, 2
 # aclDataType → (NumPy type, bytes)
 TYPES = {
     0: ("float32", 4), 1: ("float16", 2), 2: ("int8", 1), 3: ("int32", 4), 4: ("uint8", 1), 6: ("int16", 2),
-    7: ("uint16", 2), 8: ("uint32", 4), 9: ("int64", 8), 10: ("uint64", 8), 11: ("float64", 8), 12: ("bool", 1),
+    7: ("uint16", 2), 8: ("uint32", 4), 9: ("int64", 8), 10: ("uint64", 8),
+    11: ("float64", 8), 12: ("bool", 1),
 }  # fmt: skip
 _ONNX_TYPES = {
     "tensor(float)": 0, "tensor(float16)": 1, "tensor(int8)": 2, "tensor(int32)": 3, "tensor(uint8)": 4,
@@ -76,14 +78,19 @@ class Om(object):
         except (KeyError, TypeError, ValueError) as error:
             raise BadModel("model definition: {!r}".format(error))
         self.aipp = meta.get("aipp")
-        self.soc_version, self.cann_version = str(meta.get("soc_version", "")), str(meta.get("cann_version", ""))
+        self.soc_version, self.cann_version = (
+            str(meta.get("soc_version", "")),
+            str(meta.get("cann_version", "")),
+        )
         self._onnx = onnx
         self._session = None
         self._lock = threading.RLock()
         self._output_dims = {}
         self._binding = None
         self._bound = {}
-        self.input_dims = [self._fixed(gear) for gear in self.gears] or [[tensor.dims for tensor in self.inputs]]
+        self.input_dims = [self._fixed(gear) for gear in self.gears] or [
+            [tensor.dims for tensor in self.inputs]
+        ]
         if any(dim < 0 for shapes in self.input_dims for dims in shapes for dim in dims):
             raise BadModel("dynamic axes without a gear for them")
         if self.gears and self.kind not in ("batch", "image", "dims"):
@@ -183,8 +190,8 @@ class Om(object):
     def run(self, gear, sources, targets):
         """Run in ``gear`` (0 for a static model).
 
-        ``sources``, ``targets``: ``(address, bytes that may be touched)`` per input and output. Raises what ONNX
-        Runtime raises.
+        ``sources``, ``targets``: ``(address, bytes that may be touched)`` per input and output. Raises what
+        ONNX Runtime raises.
         """
         with self._lock:
             session = self.session()

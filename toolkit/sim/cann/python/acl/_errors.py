@@ -1,7 +1,8 @@
 """Error codes, and the messages that ``acl.get_recent_err_msg`` gives.
 
-Codes are those of ``acl/error_codes/rt_error_codes.h``, ``ge_error_codes.h`` and ``acl_base.h``; the texts follow the
-templates of the error-code reference (hicann/runtime ``docs/en/error_code_ref``, hicann/ge ``error_registry.cc``).
+Codes are those of ``acl/error_codes/rt_error_codes.h``, ``ge_error_codes.h`` and ``acl_base.h``; the texts
+follow the templates of the error-code reference (hicann/runtime ``docs/en/error_code_ref``, hicann/ge
+``error_registry.cc``).
 """
 
 import threading

@@ -1,7 +1,8 @@
 """acl.mdl: AIPP and dump (hicann/runtime ``python/pyACL/mdl/mdl_wrap.cpp``, hicann/ge ``acl_aipp.cpp``).
 
-Static AIPP is in the om's graph; ATC put it there. Dynamic AIPP is not simulated: the setters check and keep their
-values, and binding them to a model answers that it has no dynamic AIPP, as hardware does for a model without.
+Static AIPP is in the om's graph; ATC put it there. Dynamic AIPP is not simulated: the setters check and
+keep their values, and binding them to a model answers that it has no dynamic AIPP, as hardware does for a
+model without.
 """
 
 import json
@@ -19,11 +20,12 @@ WITHOUT, STATIC = 0, 1
 _NO_INDEX = 0xFFFFFFFF
 
 _INTEGERS = (
-    "cscSwitch matrixR0C0 matrixR0C1 matrixR1C0 matrixR1C1 matrixR1C2 matrixR2C2 outputBias0 outputBias1 outputBias2 "
-    "inputBias0 inputBias1 inputBias2 rbuvSwapSwitch axSwapSwitch singleLineMode srcImageSizeW srcImageSizeH srcFormat "
-    "srcDatatype srcDimNum shapeCount inputFormat aippExtend cropSwitch loadStartPosW loadStartPosH cropSizeW cropSizeH "
-    "resizeSwitch resizeOutputW resizeOutputH paddingSwitch leftPaddingSize rightPaddingSize topPaddingSize "
-    "bottomPaddingSize meanChn0 meanChn1 meanChn2 meanChn3"
+    "cscSwitch matrixR0C0 matrixR0C1 matrixR1C0 matrixR1C1 matrixR1C2 matrixR2C2 outputBias0 "
+    "outputBias1 outputBias2 inputBias0 inputBias1 inputBias2 rbuvSwapSwitch axSwapSwitch "
+    "singleLineMode srcImageSizeW srcImageSizeH srcFormat srcDatatype srcDimNum shapeCount inputFormat "
+    "aippExtend cropSwitch loadStartPosW loadStartPosH cropSizeW cropSizeH resizeSwitch resizeOutputW "
+    "resizeOutputH paddingSwitch leftPaddingSize rightPaddingSize topPaddingSize bottomPaddingSize "
+    "meanChn0 meanChn1 meanChn2 meanChn3"
 ).split()
 _FLOATS = "minChn0 minChn1 minChn2 minChn3 varReciChn0 varReciChn1 varReciChn2 varReciChn3".split()
 
@@ -51,7 +53,11 @@ def get_aipp_type(model_id, index):
     if model is None:
         return WITHOUT, 0, code_of("id")
     if index >= len(model.om.inputs):
-        return WITHOUT, 0, errors.value(index, "index", "it must be smaller than {}".format(len(model.om.inputs)))
+        return (
+            WITHOUT,
+            0,
+            errors.value(index, "index", "it must be smaller than {}".format(len(model.om.inputs))),
+        )
     aipp = model.om.aipp
     static = bool(aipp) and int(aipp.get("related_input", 0)) == index
     return (STATIC if static else WITHOUT), _NO_INDEX, 0
@@ -167,9 +173,12 @@ def set_dump(path=""):
             json.load(stream)
     except OSError as error:
         return errors.fail(
-            errors.INVALID_FILE, "EH0003", "Path {} is invalid. Reason: {}.".format(path, error.strerror))
+            errors.INVALID_FILE, "EH0003", "Path {} is invalid. Reason: {}.".format(path, error.strerror)
+        )
     except ValueError:
-        return errors.fail(errors.PARSE_FILE, "EH0004", "File {} is invalid. Reason: it is not JSON.".format(path))
+        return errors.fail(
+            errors.PARSE_FILE, "EH0004", "File {} is invalid. Reason: it is not JSON.".format(path)
+        )
     return 0
 
 

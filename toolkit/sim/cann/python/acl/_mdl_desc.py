@@ -1,4 +1,5 @@
-"""acl.mdl: what a model looks like (hicann/runtime ``python/pyACL/mdl/mdl_wrap.cpp``, hicann/ge ``model.cpp``)."""
+"""acl.mdl: what a model looks like (hicann/runtime ``python/pyACL/mdl/mdl_wrap.cpp``, hicann/ge
+``model.cpp``)."""
 
 from . import _engine as engine
 from . import _errors as errors
@@ -239,7 +240,9 @@ def _index(handle, name, names):
 def get_input_index_by_name(handle, name):
     """(index, ret); (0, 100000) for a name that is not there."""
     extra = [engine.MBATCH_NAME]
-    return _index(handle, name, lambda om: [tensor.name for tensor in om.inputs] + (extra if om.gears else []))
+    return _index(
+        handle, name, lambda om: [tensor.name for tensor in om.inputs] + (extra if om.gears else [])
+    )
 
 
 @api("get_output_index_by_name", "ks")
@@ -297,7 +300,8 @@ def get_input_dynamic_dims(handle, _index_ignored, count):
 
 @api("get_input_dims_range", "kk", since="8.0")
 def get_input_dims_range(handle, index):
-    """({rangeCount, range}, ret): ranges exist for models with a free shape only, which ATC does not build here."""
+    """({rangeCount, range}, ret): ranges exist for models with a free shape only, which ATC does not build
+    here."""
     om = om_of(handle)
     empty = {"rangeCount": 0, "range": []}
     if om is None:

@@ -1,4 +1,5 @@
-"""acl.mdl: loading and unloading (hicann/runtime ``python/pyACL/mdl/mdl_wrap.cpp``, hicann/ge ``api/acl/acl_model``)."""
+"""acl.mdl: loading and unloading (hicann/runtime ``python/pyACL/mdl/mdl_wrap.cpp``, hicann/ge
+``api/acl/acl_model``)."""
 
 import os
 import stat
@@ -17,8 +18,8 @@ short = Registry("acl.mdl")  # those whose message has no exclamation mark
 
 MODELS = {}  # id → Loaded
 
-# What went wrong → the code of CANN before 5.0, from 5.0, from 8.0. (The codes of 5.0 on are GE's own; before, AscendCL
-# had its own or answered "GE failure".)
+# What went wrong → the code of CANN before 5.0, from 5.0, from 8.0. (The codes of 5.0 on are GE's own;
+# before, AscendCL had its own or answered "GE failure".)
 _CODES = {
     "path": (errors.INVALID_FILE, errors.GE_MODEL_PATH_INVALID, errors.GE_MODEL_PATH_INVALID),
     "empty": (errors.READ_MODEL_FAILURE, errors.GE_PARAM_INVALID, errors.GE_PARAM_INVALID),
@@ -27,7 +28,11 @@ _CODES = {
     "newer": (errors.DESERIALIZE_MODEL, errors.DESERIALIZE_MODEL, errors.GE_LOAD_PARTITION),
     "content": (errors.GE_FAILURE, errors.GE_LOAD_MODEL, errors.GE_LOAD_MODEL),
     "id": (100011, errors.GE_MODEL_ID_INVALID, errors.GE_MODEL_ID_INVALID),
-    "static": (errors.MODEL_NOT_DYNAMIC, errors.GE_DYNAMIC_BATCH_SIZE_INVALID, errors.GE_DYNAMIC_BATCH_SIZE_INVALID),
+    "static": (
+        errors.MODEL_NOT_DYNAMIC,
+        errors.GE_DYNAMIC_BATCH_SIZE_INVALID,
+        errors.GE_DYNAMIC_BATCH_SIZE_INVALID,
+    ),
 }
 _GENERATION = 2 if BOARD.cann_at_least("8.0") else 1 if BOARD.cann_at_least("5.0") else 0
 
@@ -69,12 +74,15 @@ def loaded(model_id):
     """Return the model with that id, or None after storing the error."""
     model = MODELS.get(model_id)
     if model is None:
-        errors.inner(code_of("id"), "Model id {} is invalid: no model with this id is loaded.".format(model_id))
+        errors.inner(
+            code_of("id"), "Model id {} is invalid: no model with this id is loaded.".format(model_id)
+        )
     return model
 
 
 def open_om(data, name):
-    """Return ``(Om, 0)`` or ``(None, code)``: the file is an om, for this chip, and not newer than this CANN."""
+    """Return ``(Om, 0)`` or ``(None, code)``: the file is an om, for this chip, and not newer than this
+    CANN."""
     if not data:
         return None, errors.inner(code_of("empty"), "Model {} is empty.".format(name))
     try:
@@ -88,7 +96,9 @@ def open_om(data, name):
     if om.soc_version != BOARD.soc_version:
         return None, errors.inner(
             code_of("chip"),
-            "Model {} was built for soc_version {}, this device is {}.".format(name, om.soc_version, BOARD.soc_version),
+            "Model {} was built for soc_version {}, this device is {}.".format(
+                name, om.soc_version, BOARD.soc_version
+            ),
         )
     if _board.version_key(om.cann_version) > _board.version_key(BOARD.cann_version):
         return None, errors.inner(
@@ -109,7 +119,9 @@ def read_file(path):
             return stream.read(), 0
     except OSError as error:
         return None, errors.fail(
-            code_of("path"), "E19999", "Inner Error! Model file path {} is invalid: {}.".format(path, error.strerror)
+            code_of("path"),
+            "E19999",
+            "Inner Error! Model file path {} is invalid: {}.".format(path, error.strerror),
         )
 
 
@@ -131,7 +143,9 @@ def _load(data, name, work=(0, 0), weight=(0, 0)):
     if code:
         return 0, code
     if not State.initialised:
-        return 0, errors.inner(errors.GE_EXEC_NOT_INIT, "GE executor not initialized yet: acl.init was not called.")
+        return 0, errors.inner(
+            errors.GE_EXEC_NOT_INIT, "GE executor not initialized yet: acl.init was not called."
+        )
     om, code = open_om(data, name)
     if code:
         return 0, code
@@ -141,14 +155,16 @@ def _load(data, name, work=(0, 0), weight=(0, 0)):
             charge += needed
         elif size < needed:
             return 0, errors.inner(
-                errors.GE_PARAM_INVALID, "The {} memory of {} bytes is less than the {} needed.".format(title, size, needed)
+                errors.GE_PARAM_INVALID,
+                "The {} memory of {} bytes is less than the {} needed.".format(title, size, needed),
             )
     device = context.device
     with LOCK:
         if device.used + charge > device.total:
             memory.out_of_memory(charge, device)
             return 0, errors.inner(
-                errors.GE_DEVICE_MEMORY_ALLOCATION, "Device memory of {} bytes cannot be allocated.".format(charge)
+                errors.GE_DEVICE_MEMORY_ALLOCATION,
+                "Device memory of {} bytes cannot be allocated.".format(charge),
             )
         device.used += charge
     try:

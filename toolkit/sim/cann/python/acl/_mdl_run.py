@@ -1,4 +1,5 @@
-"""acl.mdl: datasets, gears and execution (hicann/runtime ``python/pyACL/mdl/mdl_wrap.cpp``, hicann/ge ``model.cpp``)."""
+"""acl.mdl: datasets, gears and execution (hicann/runtime ``python/pyACL/mdl/mdl_wrap.cpp``, hicann/ge
+``model.cpp``)."""
 
 import time
 
@@ -6,8 +7,9 @@ from . import _errors as errors
 from . import _memory as memory
 from ._args import Registry
 from ._mdl_load import code_of, loaded
+from ._rt_callback import report_exception
 from ._rt_device import lose_device_if_due
-from ._rt_stream import report_exception, stream_of
+from ._rt_stream import stream_of
 from ._state import BOARD, FAULTS, HANDLES, LOCK, PROBLEMS, Handle, State, find, lost, need_context
 from ._tensor import TensorDesc
 from ._top import DataBuffer
@@ -125,8 +127,11 @@ def _choose(model_id, handle, index, kind, values):
             "Value {} is none of the gears {} of kind {}.".format(list(values), om.gears, om.kind),
         )
     if index != len(om.inputs):
-        PROBLEMS.add("the gear is written to input {}, ascend_mbatch_shape_data is input {}".format(
-            index, len(om.inputs)))
+        PROBLEMS.add(
+            "the gear is written to input {}, ascend_mbatch_shape_data is input {}".format(
+                index, len(om.inputs)
+            )
+        )
     else:
         data = b"".join(value.to_bytes(4, "little") for value in values)
         span = memory.Span(buffer.pointer, len(data), "acl.mdl.set_dynamic_*")
@@ -153,13 +158,18 @@ def set_dynamic_hw_size(model_id, handle, index, height, width):
 
 @api("set_input_dynamic_dims", "IkkO")
 def set_input_dynamic_dims(model_id, handle, index, dims):
-    """Choose the dims for the next execute: ``{dimCount, dims}`` with the dims of all inputs, one after the other."""
+    """Choose the dims for the next execute: ``{dimCount, dims}`` with the dims of all inputs, one after the
+    other."""
     if not isinstance(dims, dict):
         raise TypeError("argument 4 is not dict")
     values, count = dims.get("dims"), dims.get("dimCount", 0)
     if not isinstance(values, list):
         raise TypeError("The dims of parameter 4 is not a list.")
-    if not isinstance(count, int) or count > len(values) or not all(isinstance(value, int) for value in values[:count]):
+    if (
+        not isinstance(count, int)
+        or count > len(values)
+        or not all(isinstance(value, int) for value in values[:count])
+    ):
         raise TypeError("the dims of fourth parameter is not list of int")
     values = values[:count]
     model = loaded(model_id)
@@ -172,7 +182,9 @@ def set_input_dynamic_dims(model_id, handle, index, dims):
             "Dynamic dims have {} values, the inputs of the model {}.".format(len(values), len(raw)),
         )
     if any(dim >= 0 and dim != value for dim, value in zip(raw, values)):
-        return errors.inner(errors.GE_DYNAMIC_BATCH_SIZE_INVALID, "Dims {} change a fixed axis.".format(values))
+        return errors.inner(
+            errors.GE_DYNAMIC_BATCH_SIZE_INVALID, "Dims {} change a fixed axis.".format(values)
+        )
     return _choose(model_id, handle, index, "dims", [value for dim, value in zip(raw, values) if dim < 0])
 
 
@@ -189,8 +201,8 @@ def _resolve(dataset, index, name):
 def _too_small(name, index, size, needed):
     return errors.fail(
         errors.GE_PARAM_INVALID, "E13025",
-        "{} tensor is invalid. Reason: The {} size {} aligned to 64 bytes is smaller than the {} bytes that the model "
-        "needs for index {}.".format(name, name.lower(), size, needed, index))  # fmt: skip
+        "{} tensor is invalid. Reason: The {} size {} aligned to 64 bytes is smaller than the {} bytes that "
+        "the model needs for index {}.".format(name, name.lower(), size, needed, index))  # fmt: skip
 
 
 def _gather(model, dataset, name, needs, check):
@@ -212,7 +224,10 @@ def _gather(model, dataset, name, needs, check):
         if not BOARD.is_rc and not span.on_device:
             PROBLEMS.add("{} {} of acl.mdl.execute is host memory".format(name.lower(), index))
             return None, errors.fail(
-                errors.RT_MODEL_EXECUTE, "EZ9999", "Inner Error! {} {} is not a device address.".format(name, index))
+                errors.RT_MODEL_EXECUTE,
+                "EZ9999",
+                "Inner Error! {} {} is not a device address.".format(name, index),
+            )
         if buffer.size < needed and span.safe == needed:
             PROBLEMS.add("{} {} of acl.mdl.execute has {} bytes, the model uses {}".format(
                 name.lower(), index, buffer.size, needed))  # fmt: skip
@@ -256,14 +271,16 @@ def _execute(model_id, input_handle, output_handle, stream):
             "the model has {} inputs and {} outputs".format(wanted, len(om.outputs)))  # fmt: skip
     if len(inputs.buffers) > wanted:
         return errors.inner(
-            errors.GE_PARAM_INVALID, "The number of inputs {} is not the model's {}.".format(len(inputs.buffers), wanted)
+            errors.GE_PARAM_INVALID,
+            "The number of inputs {} is not the model's {}.".format(len(inputs.buffers), wanted),
         )
     gear = inputs.gear
     if not om.gears:
         gear = 0
     elif gear is None or gear >= len(om.gears):
         return errors.inner(
-            errors.GE_DYNAMIC_BATCH_SIZE_INVALID, "Model {} is dynamic, and no gear was set for the dataset.".format(model_id)
+            errors.GE_DYNAMIC_BATCH_SIZE_INVALID,
+            "Model {} is dynamic, and no gear was set for the dataset.".format(model_id),
         )
     shapes = om.input_dims[gear]
     needs = [_product(dims) * tensor.itemsize for dims, tensor in zip(shapes, om.inputs)]
@@ -284,7 +301,9 @@ def _execute(model_id, input_handle, output_handle, stream):
     if stream is None:
         code = _run(model, gear, sources, targets, None)
         if code and code != errors.LAST.code:
-            errors.fail(code, "EZ9999", "Inner Error! {}.".format(errors.MEANING.get(code, "execution failed")))
+            errors.fail(
+                code, "EZ9999", "Inner Error! {}.".format(errors.MEANING.get(code, "execution failed"))
+            )
         return code
     stream.submit(lambda: _run(model, gear, sources, targets, stream))
     return 0
@@ -312,14 +331,20 @@ def _run(model, gear, sources, targets, stream):
             return code
         code = int(FAULTS.get("execute_error") or 0)
         if code and turn % max(1, int(FAULTS.get("execute_error_every") or 1)) == 0:
-            errors.fail(code, "EZ9999", "Inner Error! The device reports: {}.".format(errors.MEANING.get(code, "error")))
+            errors.fail(
+                code,
+                "EZ9999",
+                "Inner Error! The device reports: {}.".format(errors.MEANING.get(code, "error")),
+            )
             report_exception(code, model.device, stream)
             return code
     try:
         model.om.run(gear, sources, targets)
     except Exception as error:  # ONNX Runtime has a class of its own for each cause
         text = str(error).strip().split("\n")[0]
-        code = errors.fail(errors.RT_MODEL_EXECUTE, "EZ9999", "Inner Error! model execute failed: {}.".format(text))
+        code = errors.fail(
+            errors.RT_MODEL_EXECUTE, "EZ9999", "Inner Error! model execute failed: {}.".format(text)
+        )
         report_exception(code, model.device, stream)
         return code
     return 0

@@ -1,12 +1,12 @@
 """Device and host memory: real memory of this process, with a register of who has what.
 
 Sizes are rounded up as the real ``aclrtMalloc`` does (hicann/runtime ``src/acl/aclrt_impl/memory.cpp``:
-to multiples of 32 after adding 32 bytes of alignment and 32 of padding), and what a chip gives away is limited to
-what it has.
+to multiples of 32 after adding 32 bytes of alignment and 32 of padding), and what a chip gives away is
+limited to what it has.
 
 RC mode: the program shares the chip's memory, pointers are plain addresses. EP mode: device memory is not the
-host's; its pointers are shifted by ``EP_SHIFT``, so that a program that touches them without ``acl.rt.memcpy``
-dies with a segmentation fault, as on hardware.
+host's; its pointers are shifted by ``EP_SHIFT``, so that a program that touches them without
+``acl.rt.memcpy`` dies with a segmentation fault, as on hardware.
 """
 
 import bisect
@@ -148,7 +148,9 @@ class Span(object):
             return
         gone = _freed.get(pointer)
         if gone is not None:
-            PROBLEMS.add("{} uses memory that was freed ({} bytes, from {})".format(what, gone[0], gone[1] or "?"))
+            PROBLEMS.add(
+                "{} uses memory that was freed ({} bytes, from {})".format(what, gone[0], gone[1] or "?")
+            )
             self.safe = 0
             return
         self.safe = _check_bytes(pointer, count, what)
@@ -197,17 +199,22 @@ def _check_bytes(pointer, count, what):
     if not alive:
         del _bytes_seen[pointer]
         PROBLEMS.add(
-            "{} uses the address of a bytes object that is gone; keep the object as long as its pointer".format(what)
+            "{} uses the address of a bytes object that is gone; keep the object with its pointer".format(
+                what
+            )
         )
         return count
     if count > length:
-        PROBLEMS.add("{} goes {} bytes past the end of a bytes object of {}".format(what, count - length, length))
+        PROBLEMS.add(
+            "{} goes {} bytes past the end of a bytes object of {}".format(what, count - length, length)
+        )
         return length
     return count
 
 
 def crash(reason):
-    """Die as the real module does when it touches memory that is not there: SIGSEGV, with the reason on stderr."""
+    """Die as the real module does when it touches memory that is not there: SIGSEGV, with the reason on
+    stderr."""
     PROBLEMS.add(reason)
     _write(2, ("simulated segmentation fault: " + reason + "\n").encode("utf-8", "replace"))
     _signal(signal.SIGSEGV, signal.SIG_DFL)
@@ -215,7 +222,8 @@ def crash(reason):
 
 
 def host_address(pointer, count, what):
-    """Return where the host may read or write ``count`` bytes; dies if that is device memory of an EP board."""
+    """Return where the host may read or write ``count`` bytes; dies if that is device memory of an EP
+    board."""
     span = Span(pointer, count, what)
     if EP_SHIFT and span.on_device:
         crash("{} touches device memory from the host; copy it with acl.rt.memcpy".format(what))
@@ -228,7 +236,8 @@ def out_of_memory(size, device):
     return errors.fail(
         errors.RT_MEMORY_ALLOCATION,
         "EL0004",
-        "Failed to allocate memory. Possible Cause: Available memory is insufficient: {} bytes asked, {} free.".format(
+        "Failed to allocate memory. Possible Cause: Available memory is insufficient: "
+        "{} bytes asked, {} free.".format(
             size, free
         ),
     )

@@ -1,11 +1,11 @@
 """What hardware lets pass silently but is a bug of the program.
 
-Each problem is one line in ``<state_dir>/acl-<pid>.log``; the file exists only if there is one. With ``ACL_SIM_STRICT=1``
-the process also ends with status 1 and the list on stderr; nothing else changes.
+Each problem is one line in ``<state_dir>/acl-<pid>.log``; the file exists only if there is one. With
+``ACL_SIM_STRICT=1`` the process also ends with status 1 and the list on stderr; nothing else changes.
 
-The leak check has to come after the very last destructor of the program, and those run when the interpreter has
-already cleared the modules: so the check hangs on an object in ``sys``, which is cleared last, and uses only C functions
-captured beforehand.
+The leak check has to come after the very last destructor of the program, and those run when the interpreter
+has already cleared the modules: so the check hangs on an object in ``sys``, which is cleared last, and uses
+only C functions captured beforehand.
 """
 
 import os
@@ -68,7 +68,9 @@ class Problems(object):
                 except Exception:
                     pass
             text = "ACL_SIM_STRICT: {} problem(s)\n".format(len(self.lines))
-            self._write(2, (text + "".join("  " + line + "\n" for line in self.lines)).encode("utf-8", "replace"))
+            self._write(
+                2, (text + "".join("  " + line + "\n" for line in self.lines)).encode("utf-8", "replace")
+            )
             self._exit(1)
 
 

@@ -54,7 +54,9 @@ def device_of(number):
         return DEVICES[number]
     errors.runtime(
         errors.RT_INVALID_DEVICEID,
-        "Invalid device ID {0}. Set drv devId to {0}. The valid device range is [0, {1}).".format(number, len(DEVICES)),
+        "Invalid device ID {0}. Set drv devId to {0}. The valid device range is [0, {1}).".format(
+            number, len(DEVICES)
+        ),
     )
     return None
 
@@ -65,7 +67,9 @@ def _permitted():
     return errors.fail(
         errors.RT_NO_PERMISSION,
         "EL0005",
-        "Failed to open /dev/davinci0: permission denied. The user {} is not in the group HwHiAiUser.".format(BOARD.user),
+        "Failed to open /dev/davinci0: permission denied. The user {} is not in the group HwHiAiUser.".format(
+            BOARD.user
+        ),
     )
 
 
@@ -106,7 +110,9 @@ def _reset(number, force):
             if isinstance(handle, Context) and handle.device is device:
                 if not handle.primary:
                     PROBLEMS.add(
-                        "device {} reset before the context made at {} was destroyed".format(number, handle.place)
+                        "device {} reset before the context made at {} was destroyed".format(
+                            number, handle.place
+                        )
                     )
                 handle.destroy()
         device.primary = None
@@ -114,7 +120,9 @@ def _reset(number, force):
             THREAD.device = None
         for handle in list(HANDLES.values()):
             if handle.kind == "model" and handle.device is device:
-                PROBLEMS.add("device {} reset before the model loaded at {} was unloaded".format(number, handle.place))
+                PROBLEMS.add(
+                    "device {} reset before the model loaded at {} was unloaded".format(number, handle.place)
+                )
                 handle.release()
         left = [block for block in memory.all_blocks() if block.device is device]
         for block in left:
@@ -199,7 +207,9 @@ def get_device_info(number, attribute):
     ai, vector = cores()
     table = {0: 4, 1: ai, 2: ai, 101: vector}
     if attribute not in table:
-        return 0, errors.runtime(errors.RT_PARAM_INVALID, "Device attribute {} is not known.".format(attribute))
+        return 0, errors.runtime(
+            errors.RT_PARAM_INVALID, "Device attribute {} is not known.".format(attribute)
+        )
     return table[attribute], 0
 
 
@@ -246,7 +256,9 @@ def destroy_context(handle):
     if context is None:
         return errors.INVALID_PARAM if handle == 0 else errors.RT_PARAM_INVALID
     if context.primary:
-        return errors.runtime(errors.RT_PARAM_INVALID, "A default context cannot be destroyed; reset the device.")
+        return errors.runtime(
+            errors.RT_PARAM_INVALID, "A default context cannot be destroyed; reset the device."
+        )
     for stream in context.streams:
         PROBLEMS.add("context destroyed before its stream, made at {}".format(stream.place or "?"))
     context.destroy()

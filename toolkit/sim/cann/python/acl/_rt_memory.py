@@ -1,4 +1,5 @@
-"""acl.rt: memory (hicann/runtime ``python/pyACL/rt/rt_memory.cpp``, rules of ``src/acl/aclrt_impl/memory.cpp``)."""
+"""acl.rt: memory (hicann/runtime ``python/pyACL/rt/rt_memory.cpp``, rules of
+``src/acl/aclrt_impl/memory.cpp``)."""
 
 from . import _errors as errors
 from . import _memory as memory
@@ -9,8 +10,21 @@ from ._state import BOARD, PROBLEMS, need_context
 api = Registry("acl.rt")
 
 H2H, H2D, D2H, D2D, DEFAULT, BUFFERED = 0, 1, 2, 3, 4, 5
-_SIDES = {H2H: (False, False), H2D: (True, False), D2H: (False, True), D2D: (True, True), BUFFERED: (True, False)}
-_NAMES = ["HOST_TO_HOST", "HOST_TO_DEVICE", "DEVICE_TO_HOST", "DEVICE_TO_DEVICE", "DEFAULT", "HOST_TO_BUF_TO_DEVICE"]
+_SIDES = {
+    H2H: (False, False),
+    H2D: (True, False),
+    D2H: (False, True),
+    D2D: (True, True),
+    BUFFERED: (True, False),
+}
+_NAMES = [
+    "HOST_TO_HOST",
+    "HOST_TO_DEVICE",
+    "DEVICE_TO_HOST",
+    "DEVICE_TO_DEVICE",
+    "DEFAULT",
+    "HOST_TO_BUF_TO_DEVICE",
+]
 
 
 def _malloc(size, policy, padding):
@@ -75,13 +89,22 @@ def _free(pointer, space, name):
         return 0
     gone = memory.was_freed(pointer)
     if gone is not None:
-        PROBLEMS.add("{} of memory that was freed already ({} bytes, from {})".format(name, gone[0], gone[1] or "?"))
+        PROBLEMS.add(
+            "{} of memory that was freed already ({} bytes, from {})".format(name, gone[0], gone[1] or "?")
+        )
         reason = "it was freed already"
     else:
-        PROBLEMS.add("{} of 0x{:x}, which {} memory".format(
-            name, pointer, "is no {}".format(space) if block is None else "is {}, not {}".format(block.space, space)))
+        PROBLEMS.add(
+            "{} of 0x{:x}, which {} memory".format(
+                name,
+                pointer,
+                "is no {}".format(space) if block is None else "is {}, not {}".format(block.space, space),
+            )
+        )
         reason = "it is not an address that was allocated"
-    return errors.runtime(errors.RT_PARAM_INVALID, "Address 0x{:x} cannot be freed: {}.".format(pointer, reason))
+    return errors.runtime(
+        errors.RT_PARAM_INVALID, "Address 0x{:x} cannot be freed: {}.".format(pointer, reason)
+    )
 
 
 @api("free", "k")
@@ -106,7 +129,11 @@ def _sides(kind, target, source, count, name):
             return errors.runtime(
                 errors.RT_PARAM_INVALID,
                 "{}: {} of kind {} must be {} memory, it is {} memory.".format(
-                    name, side, _NAMES[kind], "device" if needs else "host", "device" if span.on_device else "host"
+                    name,
+                    side,
+                    _NAMES[kind],
+                    "device" if needs else "host",
+                    "device" if span.on_device else "host",
                 ),
             )
     return 0
@@ -141,7 +168,9 @@ def _copy(target, source, count, kind, name):
 @api("memcpy", "kkkki")
 def memcpy(target, most, source, count, kind):
     """Copy ``count`` bytes."""
-    return _check_copy(target, most, source, count, kind, "memcpy") or _copy(target, source, count, kind, "memcpy")
+    return _check_copy(target, most, source, count, kind, "memcpy") or _copy(
+        target, source, count, kind, "memcpy"
+    )
 
 
 @api("memcpy_async", "kkkkik")
@@ -204,7 +233,9 @@ def _check_fill(pointer, most, count):
     if pointer == 0:
         return errors.null("devPtr")
     if count > most:
-        return errors.runtime(errors.RT_PARAM_INVALID, "memset: count {} is greater than maxCount {}.".format(count, most))
+        return errors.runtime(
+            errors.RT_PARAM_INVALID, "memset: count {} is greater than maxCount {}.".format(count, most)
+        )
     return 0
 
 
@@ -252,7 +283,11 @@ def get_mem_info(attribute):
     if code:
         return 0, 0, code
     if not 0 <= attribute <= 11:
-        return 0, 0, errors.runtime(errors.RT_PARAM_INVALID, "Memory attribute {} is not known.".format(attribute))
+        return (
+            0,
+            0,
+            errors.runtime(errors.RT_PARAM_INVALID, "Memory attribute {} is not known.".format(attribute)),
+        )
     hbm = attribute in (1, 4, 5, 8, 9)
     if hbm != BOARD.soc_version.startswith("Ascend910"):
         return 0, 0, 0

@@ -1,6 +1,7 @@
 """What this process holds: devices, contexts, handles, and the board it is on.
 
-Handles are numbers that look like addresses and are never used twice, so a handle kept too long is always noticed.
+Handles are numbers that look like addresses and are never used twice, so a handle kept too long is always
+noticed.
 """
 
 import threading
@@ -112,11 +113,14 @@ def need_context():
     context = current_context()
     if context is None:
         return None, errors.runtime(
-            errors.RT_CONTEXT_NULL, "The current context is null: no set_device or set_context in this thread."
+            errors.RT_CONTEXT_NULL,
+            "The current context is null: no set_device or set_context in this thread.",
         )
     return context, 0
 
 
 def lost():
     """The device is gone: what every call that needs it returns."""
-    return errors.fail(errors.RT_LOST_HEARTBEAT, "EE9999", "Inner Error! ts lost heartbeat, device is offline.")
+    return errors.fail(
+        errors.RT_LOST_HEARTBEAT, "EE9999", "Inner Error! ts lost heartbeat, device is offline."
+    )

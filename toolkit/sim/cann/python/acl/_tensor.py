@@ -136,7 +136,9 @@ _setter("set_tensor_format", "ki", lambda desc, value: setattr(desc, "storage_fo
 _setter("set_tensor_storage_format", "ki", lambda desc, value: setattr(desc, "storage_format", value))
 _setter("set_tensor_origin_format", "ki", lambda desc, value: setattr(desc, "format", value))
 _setter("set_tensor_shape", "kO", lambda desc, value: setattr(desc, "storage_dims", list(_ints(value))))
-_setter("set_tensor_storage_shape", "kO", lambda desc, value: setattr(desc, "storage_dims", list(_ints(value))))
+_setter(
+    "set_tensor_storage_shape", "kO", lambda desc, value: setattr(desc, "storage_dims", list(_ints(value)))
+)
 _setter("set_tensor_origin_shape", "kO", lambda desc, value: setattr(desc, "dims", list(_ints(value))))
 _setter("set_tensor_dynamic_input", "ks", lambda desc, value: setattr(desc, "dynamic_input", value))
 _setter("set_tensor_place_ment", "ki", lambda desc, value: setattr(desc, "placement", value))
@@ -172,5 +174,6 @@ def trans_tensor_desc_format(handle, format_):
         order = tuple(range(len(desc.dims)))
     if order is None or len(order) != len(desc.dims):
         return 0, errors.fail(
-            errors.API_NOT_SUPPORT, "EH0006", "Format {} cannot be made of {}.".format(format_, desc.format))
+            errors.API_NOT_SUPPORT, "EH0006", "Format {} cannot be made of {}.".format(format_, desc.format)
+        )
     return TensorDesc(desc.data_type, [desc.dims[axis] for axis in order], format_).handle, 0

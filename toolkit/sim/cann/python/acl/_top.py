@@ -1,4 +1,5 @@
-"""acl: start and end, version, log, data buffers (hicann/runtime ``python/pyACL/py_init_acl.cpp``, ``acl.cpp``)."""
+"""acl: start and end, version, log, data buffers (hicann/runtime ``python/pyACL/py_init_acl.cpp``,
+``acl.cpp``)."""
 
 import json
 import os
@@ -34,7 +35,9 @@ def _read_config(path):
         content = json.loads(text)
     except ValueError as error:
         return None, errors.fail(
-            errors.PARSE_FILE, "EH0004", "File {} is invalid. Reason: {}.".format(path, str(error).split(":")[0])
+            errors.PARSE_FILE,
+            "EH0004",
+            "File {} is invalid. Reason: {}.".format(path, str(error).split(":")[0]),
         )
     return content if isinstance(content, dict) else {}, 0
 
@@ -53,8 +56,11 @@ def init(path=""):
                 return code
         if State.config is not None and config != State.config:
             return errors.fail(
-                errors.INVALID_PARAM, "EH0003", "Path {} is invalid. Reason: config content differs from the first "
-                "aclInit config file.".format(path))
+                errors.INVALID_PARAM,
+                "EH0003",
+                "Path {} is invalid. Reason: config content differs from the first "
+                "aclInit config file.".format(path),
+            )
         State.config = config
         errors.MESSAGES.per_process = str(config.get("err_msg_mode", "0")) == "1"
         State.initialised, State.finalised = True, False
@@ -62,12 +68,21 @@ def init(path=""):
     return 0
 
 
+def _own(handle):
+    """Whether the runtime made it itself: default contexts and streams."""
+    return getattr(handle, "default", False) or getattr(handle, "primary", False)
+
+
 def _finalize():
-    left = sum(not getattr(handle, "default", False) and not getattr(handle, "primary", False)
-               and handle.kind in ("context", "stream", "event", "model") for handle in HANDLES.values())  # fmt: skip
+    kinds = ("context", "stream", "event", "model")
+    left = sum(handle.kind in kinds and not _own(handle) for handle in HANDLES.values())
     if left or any(device.references for device in DEVICES):
-        PROBLEMS.add("acl.finalize while {} context(s), stream(s), event(s) or model(s) were not released{}".format(
-            left, "" if not any(device.references for device in DEVICES) else " and a device was not reset"))
+        PROBLEMS.add(
+            "acl.finalize while {} context(s), stream(s), event(s) or model(s) were not released{}".format(
+                left,
+                "" if not any(device.references for device in DEVICES) else " and a device was not reset",
+            )
+        )
     State.initialised, State.finalised = False, True
     State.references = 0
     return 0
@@ -264,7 +279,7 @@ def leaks():
     lines = []
     groups = {}  # type: dict
     for handle in HANDLES.values():
-        if not getattr(handle, "default", False) and not getattr(handle, "primary", False):
+        if not _own(handle):
             groups.setdefault((handle.kind, handle.place), []).append(handle)
     for (kind, place), found in sorted(groups.items()):
         lines.append("leaked at exit: {} {}(s) (made at {})".format(len(found), kind, place or "?"))
@@ -273,8 +288,11 @@ def leaks():
         blocks.setdefault((block.space, block.place), []).append(block)
     for (space, place), found in sorted(blocks.items()):
         total = sum(block.size for block in found)
-        lines.append("leaked at exit: {} bytes of {} memory in {} block(s) (allocated at {})".format(
-            total, space, len(found), place or "?"))
+        lines.append(
+            "leaked at exit: {} bytes of {} memory in {} block(s) (allocated at {})".format(
+                total, space, len(found), place or "?"
+            )
+        )
     for device in DEVICES:
         if device.references:
             lines.append("device {} was never reset".format(device.number))

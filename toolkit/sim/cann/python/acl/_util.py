@@ -38,7 +38,9 @@ def ptr_to_bytes(pointer, size):
 
 def _warn(old, new):
     # Level 4: the line of the program, behind the parser and this function.
-    warnings.warn("acl.util.{} will be deprecated. Please use acl.util.{} instead.".format(old, new), Warning, 4)
+    warnings.warn(
+        "acl.util.{} will be deprecated. Please use acl.util.{} instead.".format(old, new), Warning, 4
+    )
 
 
 def _array(value):
@@ -55,7 +57,9 @@ def numpy_to_ptr(array):
     _warn("numpy_to_ptr", "bytes_to_ptr")
     _array(array)
     if not (array.flags.c_contiguous or array.flags.f_contiguous):
-        warnings.warn("The input ndarray is discontiguous. Please use acl.util.bytes_to_ptr instead.", Warning, 3)
+        warnings.warn(
+            "The input ndarray is discontiguous. Please use acl.util.bytes_to_ptr instead.", Warning, 3
+        )
     memory.not_bytes(array.ctypes.data)
     return array.ctypes.data
 
@@ -72,8 +76,9 @@ def numpy_contiguous_to_ptr(array):
 
 # NPY_TYPES
 _NUMPY = {
-    0: "bool", 1: "int8", 2: "uint8", 3: "int16", 4: "uint16", 5: "int32", 6: "uint32", 7: "int64", 8: "uint64",
-    9: "int64", 10: "uint64", 11: "float32", 12: "float64", 14: "complex64", 15: "complex128", 23: "float16",
+    0: "bool", 1: "int8", 2: "uint8", 3: "int16", 4: "uint16", 5: "int32", 6: "uint32", 7: "int64", 8:
+    "uint64", 9: "int64", 10: "uint64", 11: "float32", 12: "float64", 14: "complex64",
+    15: "complex128", 23: "float16",
 }  # fmt: skip
 
 
@@ -120,7 +125,9 @@ def start_thread(function, arguments):
                 function(arguments)
         except BaseException as error:
             traceback.print_exc()
-            _failures[threading.get_ident()] = "exception={},msg=thread call failed;".format(type(error).__name__)
+            _failures[threading.get_ident()] = "exception={},msg=thread call failed;".format(
+                type(error).__name__
+            )
 
     thread = threading.Thread(target=run, name="acl-thread")
     thread.daemon = True  # a pthread does not keep the process alive

@@ -90,7 +90,8 @@ class Board:
 
     @property
     def may_use_device(self) -> bool:
-        """Whether /dev/davinci* would open: the user is root or in the group HwHiAiUser, and no fault forbids it."""
+        """Whether /dev/davinci* would open: the user is root or in the group HwHiAiUser, and no fault
+        forbids it."""
         if self.faults.get("no_permission"):
             return False
         return self.user == "root" or "HwHiAiUser" in self.groups
@@ -131,4 +132,6 @@ def load() -> Board:
 
 
 def _default_state_dir() -> str:
-    return os.path.join(tempfile.gettempdir(), "ascend-sim-{}".format(os.getuid() if hasattr(os, "getuid") else 0))
+    return os.path.join(
+        tempfile.gettempdir(), "ascend-sim-{}".format(os.getuid() if hasattr(os, "getuid") else 0)
+    )

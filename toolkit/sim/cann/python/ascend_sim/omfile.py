@@ -1,10 +1,10 @@
 """The om container: reading and writing offline-model files.
 
-The outer shape is that of a real om: a 256-byte header which begins with the magic number 0x444F4D49 (``IMOD`` in
-the file), then a partition table, then the partitions. The header's fields stand where ``ModelFileHeader`` of CANN
-has them (hicann/ge ``inc/framework/common/types.h``), so tools that peek at the magic number, the header length
-or the model's name find them in their places. What is *in* the partitions is the simulator's own: the model
-definition is JSON, the weights are an ONNX model ready to run.
+The outer shape is that of a real om: a 256-byte header which begins with the magic number 0x444F4D49
+(``IMOD`` in the file), then a partition table, then the partitions. The header's fields stand where
+``ModelFileHeader`` of CANN has them (hicann/ge ``inc/framework/common/types.h``), so tools that peek at the
+magic number, the header length or the model's name find them in their places. What is *in* the partitions
+is the simulator's own: the model definition is JSON, the weights are an ONNX model ready to run.
 
 The bytes are a function of the inputs alone: no clock, no random numbers.
 """
@@ -21,9 +21,9 @@ FORMAT_VERSION = 0x10000000
 PARTITION_MODEL_DEF = 0
 PARTITION_WEIGHTS = 1
 
-# magic, header length, version, checksum (64 bytes; ours: CRC32 and zeros), length of what follows the header,
-# encrypted, checked, model type, generation mode, name (32), ops, user info (32), IR version, model count,
-# platform version (20), platform type, padding (3), model length (64 bit); the rest is reserved.
+# magic, header length, version, checksum (64 bytes; ours: CRC32 and zeros), length of what follows the
+# header, encrypted, checked, model type, generation mode, name (32), ops, user info (32), IR version, model
+# count, platform version (20), platform type, padding (3), model length (64 bit); the rest is reserved.
 _HEADER = struct.Struct("<III64sIBBBB32sI32sII20sB3xQ")
 _TABLE_COUNT = struct.Struct("<I")
 _TABLE_ENTRY = struct.Struct("<IQQ")
@@ -38,7 +38,8 @@ class NotAnOm(OmError):
 
 
 class CorruptOm(OmError):
-    """It begins like an om, but its lengths or its checksum disagree with its bytes (a truncated copy, usually)."""
+    """It begins like an om, but its lengths or its checksum disagree with its bytes (a truncated copy,
+    usually)."""
 
 
 def pack(meta: Dict[str, Any], model: bytes) -> bytes:
@@ -67,8 +68,8 @@ def pack(meta: Dict[str, Any], model: bytes) -> bytes:
 def unpack(data: bytes) -> Tuple[Dict[str, Any], bytes]:
     """Return ``(meta, model)`` of the om in ``data``.
 
-    Raises :class:`NotAnOm` when it does not begin with an om header, :class:`CorruptOm` when the length in the
-    header, the partition table or the checksum disagree with the bytes.
+    Raises :class:`NotAnOm` when it does not begin with an om header, :class:`CorruptOm` when the length in
+    the header, the partition table or the checksum disagree with the bytes.
     """
     if len(data) < HEADER_LENGTH:
         raise NotAnOm("{} bytes are fewer than the {} of an om header".format(len(data), HEADER_LENGTH))
