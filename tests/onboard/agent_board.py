@@ -380,21 +380,23 @@ def board(home: Path, patch: Patch | None = None, cut_after: int | None = None) 
 
 
 def deploy(
-    home: Path, made: Made, patch: Patch | None = no_flush, cut_after: int | None = None
+    home: Path, made: Made, patch: Patch | None = no_flush, cut_after: int | None = None, always: bool = False
 ) -> Inspection:
-    """What a rollout does with one board: look, change what is to be changed, confirm."""
+    """What a rollout does with one board: look, change what is to be changed (or ``always``), confirm."""
     with board(home, patch, cut_after) as agent:
-        return deploy_with(agent, made)
-
-
-def deploy_with(agent: BoardAgent, made: Made) -> Inspection:
-    found = agent.inspect(ROOT, APP, made.wish())
-    if found.current != made.id or found.missing or found.environment != "same" or found.pending:
-        agent.lock("tests")
-        made.install(agent)
-        agent.switch(made.id, 60)
-        agent.confirm({"run_key": made.id, "release": made.id})
-    return found
+        found = agent.inspect(ROOT, APP, made.wish())
+        if (
+            always
+            or found.current != made.id
+            or found.missing
+            or found.environment != "same"
+            or found.pending
+        ):
+            agent.lock("tests")
+            made.install(agent)
+            agent.switch(made.id, 60)
+            agent.confirm({"run_key": made.id, "release": made.id})
+        return found
 
 
 def problems(home: Path, allowed: Mapping[str, Made]) -> list[str]:

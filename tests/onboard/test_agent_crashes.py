@@ -75,6 +75,7 @@ class Scenario:
     before: tuple[str, ...]
     act: Callable[[BoardAgent, dict[str, Made]], object]
     then: str
+    killed_only: bool = False
 
 
 def install(name: str) -> Callable[[BoardAgent, dict[str, Made]], object]:
@@ -107,10 +108,11 @@ def unconfirmed_revert(agent: BoardAgent, made: dict[str, Made]) -> object:
 SCENARIOS = {
     "first install": Scenario((), install("first"), "first"),
     "update": Scenario(("first",), install("second"), "second"),
-    "another release instead": Scenario(("first",), install("second"), "third"),
+    "another release instead": Scenario(("first",), install("second"), "third", killed_only=True),
     "environment": Scenario(("first",), environment, "first"),
     "prune": Scenario(("first", "second", "third", "fourth"), install("fifth"), "fifth"),
     "revert": Scenario(("first", "second"), revert, "second"),
+    "repair": Scenario(("first", "damage"), install("first"), "first"),
     "reverts by itself": Scenario(("first",), unconfirmed_revert, "second"),
 }
 
@@ -129,7 +131,12 @@ def prepare(home: Path, scenario: Scenario, made: dict[str, Made]) -> None:
     home.mkdir()
     (home / ".bashrc").write_text(BASHRC)
     for name in scenario.before:
-        deploy(home, made[name])
+        if name == "damage":
+            folder = home / "PROJECTS" / APP / "releases" / made["first"].id
+            (folder / "model.om").write_bytes(b"?" * len(MODEL))
+            (folder / "infer.py").unlink()
+        else:
+            deploy(home, made[name])
     if scenario.act is unconfirmed_revert:
         with board(home, patch=no_watcher) as agent:
             agent.inspect(ROOT, APP, made["second"].wish())
@@ -142,11 +149,12 @@ def no_watcher(namespace: dict[str, object]) -> None:
     namespace["App"].watch = lambda self, pending: None  # type: ignore[attr-defined]
 
 
-def check(home: Path, made: dict[str, Made], then: str, where: str) -> None:
+def check(home: Path, made: dict[str, Made], then: str, where: str, repair: bool = False) -> None:
     """The disk is sound as it lies, and the next rollout gets to ``then``."""
     known = {one.id: one for one in made.values()}
-    assert problems(home, known) == [], where
-    deploy(home, made[then])
+    if not repair:
+        assert problems(home, known) == [], where
+    deploy(home, made[then], always=repair)
     assert problems(home, known) == [], where
     if left_over(home):
         tidy(home)
@@ -181,12 +189,14 @@ def test_killed_at_every_step(name: str, tmp_path: Path, made: dict[str, Made]) 
         for record in records(log):
             disk.take(record)
         for kind, (keep, data) in CRASHES.items():
+            if scenario.killed_only:
+                break
             crashed = tmp_path / "crashed"
             disk.materialise(home, crashed, keep(step), data)
-            check(crashed, made, scenario.then, f"{name}, step {step}, {kind}")
+            check(crashed, made, scenario.then, f"{name}, step {step}, {kind}", name == "repair")
             shutil.rmtree(crashed)
             count(name)
-        check(home, made, scenario.then, f"{name}, step {step}, killed")
+        check(home, made, scenario.then, f"{name}, step {step}, killed", name == "repair")
         count(name)
         shutil.rmtree(home)
         log.unlink(missing_ok=True)

@@ -37,7 +37,7 @@ class ReleaseFile:
 
     def __post_init__(self) -> None:
         check_path(self.path)
-        if self.path in RESERVED:
+        if self.path in RESERVED or self.path.endswith(".deploy.tmp"):
             raise InputError(f"a release cannot hold a file named {self.path}", hint="rename it")
         if not _SHA256.match(self.sha256) or self.size < 0:
             raise InputError(f"{self.path}: not a SHA-256 and a size: {self.sha256!r}, {self.size}")

@@ -1,4 +1,4 @@
-"""The agent: one file that acts on a board for the controller. Sent on stdin at each connection, never installed.
+"""The agent: one file that acts on a board for the controller. Sent at each connection, never installed.
 
 Python 3.6 or newer, standard library only. Talks in frames (type, length, payload) on stdin and stdout:
 
@@ -8,15 +8,15 @@ Python 3.6 or newer, standard library only. Talks in frames (type, length, paylo
 
 What it keeps in <root>/<app>/:
 
-    blobs/<sha256>            each content once; <sha256>.part is one on its way (a cut transfer goes on there)
+    blobs/<sha256>            each content once; <sha256>.part is on its way (a cut transfer goes on there)
     releases/<id>/            hard links to blobs, manifest.json (whose SHA-256 is the id), .deploy, .last_run
     current, previous         links to releases/<id>
     pending                   a switch that nobody has confirmed yet
     outputs/  work/  journal  lock
 
 It may be killed, and the power may go, between any two lines of this file. So: nothing is written in place;
-content is flushed before the name that stands for it appears; `pending` is written before `current` moves, and
-whoever looks next (the watcher, or any later agent) finishes or undoes what it says.
+content is flushed before the name that stands for it appears; `pending` is written before `current` moves,
+and whoever looks next (the watcher, or any later agent) finishes or undoes what it says.
 """
 
 import contextlib
@@ -45,6 +45,7 @@ MAX_FRAME = 8 << 20
 CHUNK = 1 << 18
 BEAT = 2.0                        # seconds between heartbeats while at work
 KEEP_RELEASES, KEEP_OUTPUTS = 3, 5
+TEMP = b".deploy.tmp"             # how names end that are not yet, or no longer, valid
 SPARE = 4 << 20                   # bytes of the disk that we leave alone
 IMPORTS = {"numpy": "no-numpy", "PIL": "no-pillow", "acl": "no-acl"}
 
@@ -136,6 +137,12 @@ def drop_tree(folder):
     disk("rmdir", folder)
 
 
+def sweep_folder(folder):
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(TEMP):
+            drop_tree(os.path.join(folder, name))
+
+
 def new_file(path, data, like=None):
     """Make a file; `like` is the stat of one whose mode and owner it gets."""
     drop(path)
@@ -152,9 +159,9 @@ def new_file(path, data, like=None):
 
 def replace_file(path, data, like=None):
     """Put `data` at `path` so that a crash leaves the old content or the new, whole."""
-    new_file(path + b".tmp", data, like)
-    disk("flush", path + b".tmp")
-    disk("rename", path + b".tmp", path)
+    new_file(path + TEMP, data, like)
+    disk("flush", path + TEMP)
+    disk("rename", path + TEMP, path)
     disk("flush", os.path.dirname(path))
 
 
@@ -274,7 +281,7 @@ class Channel:
 # ---------------------------------------------------------------- running commands
 
 class Group:
-    """What a guard sees to: one command in a session of its own, ended at its deadline or when the agent dies."""
+    """A command in a session of its own, and its guard: ends it at its deadline or when the agent dies."""
 
     def __init__(self, argv, folder, environment, limit):
         self.life, theirs = os.pipe()[::-1]         # we hold the writing end: when we die, it closes
@@ -331,8 +338,9 @@ def guard(argv, folder, environment, limit, out, err, life, status):
         pid, code, usage = os.wait4(child.pid, 0)
     code = os.WEXITSTATUS(code) if os.WIFEXITED(code) else -os.WTERMSIG(code)
     with contextlib.suppress(OSError):
-        os.write(status, to_json({"ended": ended or "exit", "status": code, "peak_rss": usage.ru_maxrss * 1024,
-                                  "seconds": time.monotonic() - started}))
+        os.write(status, to_json({"ended": ended or "exit", "status": code,
+                                  "seconds": time.monotonic() - started,
+                                  "peak_rss": usage.ru_maxrss * 1024}))
 
 
 def let_go(keep):
@@ -385,7 +393,8 @@ class Bashrc:
 
     def __init__(self, app):
         self.path = os.path.realpath(os.path.join(os.path.expanduser(b"~"), b".bashrc"))
-        self.begin, self.end = (fs("# %s ascend-deploy: %s %s" % (mark, app, mark)) for mark in (">>>", "<<<"))
+        self.begin = fs("# >>> ascend-deploy: %s >>>" % app)
+        self.end = fs("# <<< ascend-deploy: %s <<<" % app)
 
     def lines(self):
         try:
@@ -409,6 +418,13 @@ class Bashrc:
         lines = self.lines()
         found = self.find(lines)
         return found and text(b"".join(lines[found[0] + 1:found[1] - 1]))
+
+    def compare(self, wanted):
+        """"same", "differs" or "absent"; None = anything will do."""
+        block = self.read()
+        if wanted is None or (block or "").rstrip("\n") == wanted.rstrip("\n"):
+            return "same"
+        return "absent" if block is None else "differs"
 
     def write(self, wanted):
         """Make the block say `wanted` (None: no block). True if the file had to be changed."""
@@ -541,9 +557,9 @@ class App:
         if self.pointer(name) == release and (release or not os.path.lexists(path)):
             return
         if release:
-            drop(path + b".tmp")
-            disk("symlink", fs("releases/" + release), path + b".tmp")
-            disk("rename", path + b".tmp", path)
+            drop(path + TEMP)
+            disk("symlink", fs("releases/" + release), path + TEMP)
+            disk("rename", path + TEMP, path)
         else:
             drop(path)
         disk("flush", self.folder)
@@ -694,19 +710,20 @@ class App:
     def prune(self):
         """Keep what is in use and the newest releases; collect the rest, and the blobs that nobody links."""
         pending = self.pending()
-        used = {self.pointer("current"), self.pointer("previous"), pending.get("release"), pending.get("former")}
         releases = self.releases()
-        keep = used | {name for name in releases if in_use(self.path("releases", name))}
+        keep = {self.pointer("current"), self.pointer("previous")}
+        keep |= {pending.get("release"), pending.get("former")}
+        keep |= {name for name in releases if in_use(self.path("releases", name))}
         for name in reversed(releases):
             if len([one for one in releases if one in keep]) < KEEP_RELEASES:
                 keep.add(name)
         gone = [name for name in releases if name not in keep]
         for name in gone:
-            disk("rename", self.path("releases", name), self.path("releases", name + ".tmp"))
+            disk("rename", self.path("releases", name), self.path("releases", fs(name) + TEMP))
         if gone:
             disk("flush", self.path("releases"))     # no half of a release under its own name, ever
         for name in gone:
-            drop_tree(self.path("releases", name + ".tmp"))
+            drop_tree(self.path("releases", fs(name) + TEMP))
         blobs = [self.path("blobs", name) for name in sorted(os.listdir(self.path("blobs")))]
         for blob in blobs:
             if os.lstat(blob).st_nlink == 1:
@@ -722,11 +739,9 @@ class App:
 
     def sweep(self):
         """Remove what a crash left half made or half removed."""
-        drop(self.bashrc.path + b".tmp")
+        drop(self.bashrc.path + TEMP)
         for folder in (self.folder, self.path("releases")):
-            for name in sorted(os.listdir(folder)):
-                if name.endswith(b".tmp"):
-                    drop_tree(os.path.join(folder, name))
+            sweep_folder(folder)
 
 
 def in_use(folder):
@@ -751,7 +766,8 @@ def boot_id():
 
 def clock():
     """The time in the ways that elapsed() needs; the token tells a watcher that it is for an older switch."""
-    return {"boot": boot_id(), "monotonic": time.monotonic(), "wall": time.time(), "token": os.urandom(8).hex()}
+    return {"boot": boot_id(), "monotonic": time.monotonic(), "wall": time.time(),
+            "token": os.urandom(8).hex()}
 
 
 def elapsed(pending):
@@ -839,12 +855,15 @@ class Staging:
         self.arrived = arrived
 
     def source(self, file):
-        """The file to link: a blob, or one that has just arrived. Executables have a blob of their own, as the
-        mode belongs to the content's inode."""
+        """The file to link: a blob, or one that has just arrived.
+
+        Executables have a blob of their own, <sha256>.x: hard links share one mode."""
         sha = file["sha256"]
         plain, executable = self.app.path("blobs", sha), self.app.path("blobs", sha + ".x")
         plain = self.arrived.get(sha, plain)
-        wanted, other, mode = (executable, plain, 0o755) if file["mode"] & 0o100 else (plain, executable, 0o644)
+        wanted, other, mode = plain, executable, 0o644
+        if file["mode"] & 0o100:
+            wanted, other, mode = executable, plain, 0o755
         part = executable + b".part" if mode == 0o755 else wanted
         if part in self.rename:
             return part
@@ -866,11 +885,11 @@ class Staging:
     def build(self, environment):
         app, final = self.app, self.app.path("releases", self.release)
         fresh = not app.complete(self.release)
-        drop_tree(final + b".tmp")
+        drop_tree(final + TEMP)
         if fresh and os.path.lexists(final):
-            disk("rename", final, final + b".tmp")       # damaged beyond its manifest: made anew
-            drop_tree(final + b".tmp")
-        place = final + b".tmp" if fresh else final
+            disk("rename", final, final + TEMP)          # damaged beyond its manifest: made anew
+            drop_tree(final + TEMP)
+        place = final + TEMP if fresh else final
         folders = {place}
         if fresh:
             disk("mkdir", place)
@@ -881,9 +900,12 @@ class Staging:
             if fresh:
                 disk("link", source, path)
             elif not os.path.lexists(path) or not os.path.samestat(os.lstat(path), os.stat(source)):
-                drop(path + b".tmp")
-                disk("link", source, path + b".tmp")
-                disk("rename", path + b".tmp", path)
+                drop(path + TEMP)
+                disk("link", source, path + TEMP)
+                disk("rename", path + TEMP, path)
+        if not fresh:
+            for folder in sorted(folders):
+                sweep_folder(folder)                     # an earlier repair was cut short
         note = app.note(self.release)
         wanted = {"environment": environment, "sequence": note.get("sequence") or 1 + max(
             [app.note(name).get("sequence", 0) for name in app.releases()] or [0])}
@@ -974,7 +996,8 @@ class Session:
             return {"cause": "wrong-owner", "message": "%s may not write %s: %s belongs to %s" % (
                 user_name(os.getuid()), where, text(near), user_name(os.lstat(near or b"/").st_uid)),
                 "hint": "chown it, set board.user or set board.root"}
-        return {"cause": "agent-failed", "message": "%s: %s" % (where or "the board", problem.strerror or problem)}
+        said = problem.strerror or str(problem)
+        return {"cause": "agent-failed", "message": "%s: %s" % (where or "the board", said)}
 
     def locked_app(self):
         self.app.lock(self.holder)
@@ -995,13 +1018,11 @@ class Session:
             last_run=app.last_run(), journal_tail=journal_tail(app.path("journal")), folder=text(app.folder),
             pending={key: pending[key] for key in ("release", "former", "within")} if pending else None)
         if time.time() < 1500000000:
-            answer["warnings"].append("the board's clock is wrong: " + time.strftime("%Y-%m-%d", time.gmtime()))
+            today = time.strftime("%Y-%m-%d", time.gmtime())
+            answer["warnings"].append("the board's clock is wrong: it says " + today)
         wish = q.get("wish")
         if wish:
-            block = app.bashrc.read()
-            wanted = wish["environment"].rstrip("\n")
-            answer["environment"] = ("same" if (block or "").rstrip("\n") == wanted else
-                                     "absent" if block is None else "differs")
+            answer["environment"] = app.bashrc.compare(wish["environment"])
             for sha, size in wish["blobs"]:
                 if not any(size_of(app.path("blobs", digest_name(sha) + end)) == size for end in ("", ".x")):
                     answer["missing"][sha] = min(size, max(0, size_of(app.path("blobs", sha + ".part"))))
@@ -1026,15 +1047,13 @@ class Session:
                     path = app.path("releases", release, safe_path(file["path"]))
                     if not os.path.isfile(path) or os.path.islink(path):
                         missing.append(file["path"])
-                    elif (os.path.getsize(path) != file["size"] or hash_file(path).hexdigest() != file["sha256"]
-                          or bool(os.stat(path).st_mode & 0o100) != bool(file["mode"] & 0o100)):
+                    elif ((os.path.getsize(path), os.stat(path).st_mode & 0o100) !=
+                          (file["size"], file["mode"] & 0o100)
+                          or hash_file(path).hexdigest() != file["sha256"]):
                         damaged.append(file["path"])
-            block, wanted = app.bashrc.read(), app.note(release).get("environment")
-            answer["environment"] = ("same" if wanted is None or (block or "").rstrip() == wanted.rstrip() else
-                                     "absent" if block is None else "differs")
-        answer.update(damaged=damaged, missing=missing, foreign=app.foreign(),
-                      ok=bool(release) and not damaged and not missing and answer["environment"] in ("same",))
-        return answer
+            answer["environment"] = app.bashrc.compare(app.note(release).get("environment"))
+        sound = bool(release) and not damaged and not missing and answer["environment"] == "same"
+        return dict(answer, damaged=damaged, missing=missing, foreign=app.foreign(), ok=sound)
 
     def do_fetch(self, q):
         top = self.app.path(safe_path(q["folder"]))
@@ -1054,9 +1073,10 @@ class Session:
                 raise Refused("too-large", "%s holds more than %d files" % (text(top), q["limit_files"]))
         total = sum(os.lstat(os.path.join(top, name)).st_size for name in names)
         if total > q["limit_bytes"]:
-            raise Refused("too-large", "%s holds %d bytes, the limit is %d" % (text(top), total, q["limit_bytes"]))
+            raise Refused("too-large", "%s holds %d bytes, the limit is %d" % (
+                text(top), total, q["limit_bytes"]))
         for name in sorted(names):
-            with open(os.open(os.path.join(top, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as stream:
+            with open_plain(os.path.join(top, name)) as stream:
                 size = os.fstat(stream.fileno()).st_size
                 self.channel.send(b"F", to_json({"name": text(name), "size": size}))
                 digest = hashlib.sha256()
@@ -1071,7 +1091,7 @@ class Session:
         return {"files": len(names)}
 
     def do_read_log(self, q):
-        with open(os.open(self.app.path(safe_path(q["name"])), os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
+        with open_plain(self.app.path(safe_path(q["name"]))) as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - 65536))
             return {"text": stream.read(65536).decode("utf-8", "replace")}
 
@@ -1091,7 +1111,8 @@ class Session:
         if release != q["release"]:
             raise Refused("agent-failed", "the manifest was damaged on its way")
         manifest["text"] = q["manifest"]
-        free_for(self.app.root, sum(size - offset for _, size, offset, _ in q["blobs"]), len(manifest["files"]))
+        size = sum(size - offset for _, size, offset, _ in q["blobs"])
+        free_for(self.app.root, size, len(manifest["files"]))
         app = self.locked_app()
         transfer = Transfer(self.channel, app, self.arrived)
         with self.channel.beating():
@@ -1111,7 +1132,7 @@ class Session:
         return {"missing": {}, "new": new, "environment_changed": changed}
 
     def do_set_environment(self, q):
-        if (self.app.bashrc.read() or "").rstrip("\n") == q["text"].rstrip("\n"):
+        if self.app.bashrc.compare(q["text"]) == "same":
             return {"changed": False}
         app = self.locked_app()
         with app.state():
@@ -1187,7 +1208,8 @@ class Session:
                 path = os.path.join(folder, safe_path(name))
                 make_folder(os.path.dirname(path))
                 drop(path)
-                handle = disk("open", path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755 if mode & 0o100 else 0o644)
+                mode = 0o755 if mode & 0o100 else 0o644
+                handle = disk("open", path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
                 digest = hashlib.sha256()
                 try:
                     for kind, data in iter(self.channel.frame, None):
@@ -1212,7 +1234,7 @@ class Session:
         release = q["release"] or app.pointer("current")
         if release:
             digest_name(release)
-        places = {"{app}": text(app.folder), "{release}": text(app.path("releases", release)) if release else ""}
+        places = {"{app}": text(app.folder), "{release}": text(app.path("releases", release))}
 
         def fill(word):
             if "{release}" in word and not (release and app.complete(release)):
@@ -1312,6 +1334,12 @@ class Session:
             path, module, why), "install it for that interpreter, or set board.interpreters")
 
 
+def open_plain(path):
+    """Read a file that is no link, and no pipe that would keep us waiting."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.fdopen(handle, "rb")
+
+
 def work_folder(app, name):
     name = safe_path(name)
     return app.path("work", name[5:] if name.startswith(b"work/") else name)
@@ -1372,8 +1400,9 @@ def facts(root):
     except (ValueError, OSError):
         memory = 0
     return {
-        "python": sys.executable, "version": "%d.%d.%d" % sys.version_info[:3], "user": user_name(os.getuid()),
-        "home": os.path.expanduser("~"), "arch": system.machine, "system": system.sysname,
+        "python": sys.executable, "version": "%d.%d.%d" % sys.version_info[:3],
+        "user": user_name(os.getuid()), "home": os.path.expanduser("~"), "arch": system.machine,
+        "system": system.sysname,
         "kernel": system.release, "hostname": system.nodename, "clock": time.time(), "boot_id": boot_id(),
         "disk_free": space.f_bavail * space.f_frsize, "disk_total": space.f_blocks * space.f_frsize,
         "cores": os.cpu_count() or 1, "memory_total": memory, "groups": groups,
@@ -1381,8 +1410,9 @@ def facts(root):
 
 
 def main():
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)     # the end of the line is noticed by reading it, not in mid-switch
-    signal.alarm(120)                                # until a request says how long a session may last
+    # The end of the line is noticed by reading it, never by a signal in the middle of a switch.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.alarm(120)        # until a request says how long a session may last
     os.umask(0o022)
     # stdin and stdout are the line: nothing else may read or write them by mistake.
     reading, writing = os.dup(0), os.dup(1)

@@ -311,7 +311,7 @@ class BoardAgent:
         sizes: Mapping[str, int],
         open_blob: Callable[[str], BinaryIO],
     ) -> int:
-        """One pass: the request, then the blobs of ``missing`` (SHA-256 → bytes there). Returns bytes sent."""
+        """One pass: the request, then the blobs of ``missing`` (SHA-256 → bytes there)."""
         # Small ones first: if the line breaks in the model, the rest is there already.
         order = sorted((sizes[sha], sha, min(have, sizes[sha])) for sha, have in missing.items())
         packed: dict[str, bytes] = {}
@@ -526,7 +526,7 @@ class BoardAgent:
 def _clean(value: Any) -> Any:
     """A JSON value with every string in it made plain."""
     if isinstance(value, str):
-        return plain(value)
+        return plain(value, 65536)
     if isinstance(value, list):
         return [_clean(item) for item in value]
     if isinstance(value, dict):
@@ -559,4 +559,4 @@ def _record(value: Any) -> dict[str, Any] | None:
         return None
     if not isinstance(value, dict):
         raise TypeError("a record")
-    return {str(key): _clean(item) for key, item in value.items()}
+    return dict(_clean(value))
