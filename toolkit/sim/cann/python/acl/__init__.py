@@ -14,7 +14,6 @@ def _build():
     package = sys.modules[__name__]
 
     from . import (
-        _args,
         _mdl_aipp,
         _mdl_desc,
         _mdl_load,
@@ -32,7 +31,8 @@ def _build():
     _top.api.install(package, board)
     _tensor.api.install(package, board)
     parts = {
-        "rt": [_rt_device.api, _rt_memory.api, _rt_stream.api, _rt_event.api, _rt_callback.api, _unsimulated.runtime],
+        "rt": [module.api for module in (_rt_device, _rt_memory, _rt_stream, _rt_event, _rt_callback)]
+        + [_unsimulated.runtime],
         "mdl": [module.api for module in (_mdl_load, _mdl_desc, _mdl_run, _mdl_aipp)]
         + [module.short for module in (_mdl_load, _mdl_desc, _mdl_run, _mdl_aipp)] + [_unsimulated.model],
         "util": [_util.api],

@@ -1,4 +1,4 @@
-"""acl.rt: callbacks of streams and of failed tasks (hicann/runtime ``python/pyACL/rt/rt_synchronize.cpp``)."""
+"""acl.rt: callbacks, of streams and of failed tasks (hicann/runtime ``rt_synchronize.cpp`` of pyACL)."""
 
 import collections
 import sys
