@@ -57,6 +57,8 @@ def targets_of(invocation: Invocation) -> list[Target]:
             )
         if config.hosts:
             raise UsageError("hosts: selects from an inventory", hint="give inventory=NAME too")
+        if config.board.count > 1 and not config.simulate:
+            raise UsageError("board.count: only simulated boards can be counted", hint="simulate=true, or inventory=")
         return [Target(config.board.profile, config, tuple(_boards_of(config.board)))]
     profiles = sorted(path.stem for path in (paths.CONF / "board").glob("*.yaml"))
     default = config.board.profile if config.board else ""
@@ -117,9 +119,6 @@ def limits_of(config: Config) -> Limits:
 def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) -> Iterator[Places]:
     """Give every board an address; simulated boards live as long as the ``with`` block."""
     if not invocation.config.simulate:
-        many = sum(len(target.boards) for target in targets)
-        if invocation.config.inventory is None and many > 1:
-            raise UsageError("board.count: only simulated boards can be counted", hint="simulate=true, or inventory=")
         yield Places(
             {item.name: _address(item, target) for target in targets for item in target.boards},
             {target.name: _real_host(target, invocation) for target in targets} if build_host else {},
@@ -188,7 +187,7 @@ def _stand_in(name: str, target: Target, toolkit: bool = False) -> SimBoard:
         user=profile.user or "root",
         toolkit=toolkit,
         interpreters=tuple(profile.interpreters),
-        faults=dict(profile.faults) if not toolkit else {},
+        faults={} if toolkit else {name: value for name, value in profile.faults.items() if value is not None},
     )
 
 

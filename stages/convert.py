@@ -13,6 +13,7 @@ from toolkit.cann import atc, catalogue
 from toolkit.cann.host import ConvertHost
 from toolkit.config.schema import Config
 from toolkit.errors import CommandFailed, InputError
+from toolkit.learn.catalogue import check_format
 from toolkit.pipeline import Context
 from toolkit.ui.events import Event
 
@@ -48,6 +49,9 @@ def needs(config: Config) -> Sequence[str]:
 def settings(config: Config) -> Mapping[str, Any]:
     if _given_om(config):
         return {"given": ".om"}
+    if not config.model.from_:
+        # Said here too, so that nobody trains for hours before hearing it.
+        atc.framework_of(check_format(config.export.format, config.train.device_target))
     board = config.board
     return {
         "atc": {key: value for key, value in vars(config.atc).items() if value is not None},

@@ -125,6 +125,8 @@ def walk(stages: Mapping[str, Stage], config: Config, store: Store, wanted: Sequ
         needs = list(stage.needs(config))
         unknown = [need for need in needs if digests[need] is None]
         if unknown:
+            # What is wrong with its settings or files comes out now, not after an hour of training.
+            fingerprint_parts(stage, config, {})
             digests[name] = None
             yield Step(name, "", None, tuple(f"{need} runs" for need in unknown))
             continue

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from toolkit import preprocess
 from toolkit.cann.versions import parse_version
 from toolkit.config.schema import Config
+from toolkit.errors import ConfigError
+from toolkit.learn.catalogue import check_format
 
 MODEL_FILES = ("ckpt", "onnx", "air", "mindir", "om")
 
@@ -80,5 +82,9 @@ def _fit(config: Config) -> Iterator[str]:
         yield f"model.from: {given} ends in none of {', '.join('.' + kind for kind in MODEL_FILES)}"
     if config.board is not None and config.infer.device >= config.board.chips:
         yield f"infer.device: {config.infer.device} is out of range: the board has {config.board.chips} chip(s)"
+    try:
+        check_format(config.export.format, config.train.device_target)
+    except ConfigError as error:
+        yield f"{error}; {error.hint}"
     if config.lock and config.plan:
         yield "lock: cannot be given together with plan"
