@@ -488,6 +488,44 @@ def test_revert(home: Path, app: Path, releases: list[Made]) -> None:
             agent.switch(releases[5].id, 60)
 
 
+@pytest.mark.parametrize("where", [".bashrc", "journal", "current"])
+def test_a_switch_that_fails_is_taken_back(home: Path, app: Path, releases: list[Made], where: str) -> None:
+    """The disk is full, or a file is somebody else's, in the middle of the switch."""
+    prepared(home, releases)
+
+    def broken(namespace: dict[str, Any]) -> None:
+        no_flush(namespace)
+        real = namespace["OPERATIONS"]
+        failed = False
+
+        def open_file(path: bytes, *flags: int) -> int:
+            nonlocal failed
+            if os.path.basename(os.fsdecode(path)).startswith(where) and not failed:
+                failed = True
+                raise OSError(28, "No space left on device", path)
+            return int(real["open"](path, *flags))
+
+        def symlink(target: bytes, path: bytes) -> None:
+            nonlocal failed
+            if where == "current" and not failed:
+                failed = True
+                raise OSError(28, "No space left on device", path)
+            real["symlink"](target, path)
+
+        namespace["OPERATIONS"] = dict(real, open=open_file, symlink=symlink)
+
+    with ready(home, broken) as agent:
+        if where == "journal":  # for people: no reason to fail
+            assert agent.switch(releases[1].id, 60) == releases[0].id
+            return
+        with pytest.raises(BoardRefused) as caught:
+            agent.switch(releases[1].id, 60)
+        assert caught.value.cause == "disk-full"
+        found = agent.inspect(ROOT, APP, releases[0].wish())
+        assert (found.current, found.pending, found.environment) == (releases[0].id, None, "same")
+        assert agent.switch(releases[1].id, 60) == releases[0].id
+
+
 def test_foreign_current_is_left_alone(home: Path, app: Path, releases: list[Made]) -> None:
     (app / "current").mkdir(parents=True)
     (app / "current" / "theirs").touch()

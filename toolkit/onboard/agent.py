@@ -597,15 +597,16 @@ class App:
         return read_json(self.path("releases", current, ".last_run")) or None if current else None
 
     def journal(self, what, **more):
-        """One line for people. Not flushed: nothing depends on it."""
+        """One line for people. Not flushed, and allowed to fail: nothing depends on it."""
         path = self.path("journal")
-        if os.path.exists(path) and os.path.getsize(path) > 1 << 18:
-            disk("rename", path, path + b".old")
-        handle = disk("open", path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        try:
-            write_all(handle, to_json(dict(more, what=what, time=time.time())) + b"\n")
-        finally:
-            os.close(handle)
+        with contextlib.suppress(OSError):
+            if os.path.exists(path) and os.path.getsize(path) > 1 << 18:
+                disk("rename", path, path + b".old")
+            handle = disk("open", path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            try:
+                write_all(handle, to_json(dict(more, what=what, time=time.time())) + b"\n")
+            finally:
+                os.close(handle)
 
     # -- the switch and its undoing
 
@@ -623,14 +624,19 @@ class App:
         }
         pending.update(clock())
         self.save_pending(pending)
-        self.point("current", release)
-        if pending["settled"]:
-            self.finish(pending)
-        else:
+        try:
+            self.point("current", release)
             if environment is not None:
                 self.bashrc.write(environment)
-            self.journal("switch", release=release, former=pending["former"], within=within)
-            self.watch(pending)
+            if pending["settled"]:
+                self.finish(pending)
+            else:
+                self.journal("switch", release=release, former=pending["former"], within=within)
+                self.watch(pending)
+        except OSError:
+            with contextlib.suppress(OSError):       # if this fails too, the next agent does it
+                self.undo(pending, "the switch failed")
+            raise
         return pending["former"]
 
     def finish(self, pending):
