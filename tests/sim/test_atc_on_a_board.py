@@ -62,6 +62,34 @@ def test_an_om_runs_in_pyacl(atc: Atc) -> None:
     ]  # fmt: skip
 
 
+def test_a_yuv_picture_runs_in_pyacl(atc: Atc) -> None:
+    """YUV420SP shows one channel of the full height, and its buffer holds half as many bytes again (Ascend GE
+    documents, AIPP: model input description; H*W*1.5 bytes)."""
+    save(atc.folder / "net.onnx")
+    (atc.folder / "aipp.cfg").write_text(
+        "aipp_op { aipp_mode: static input_format: YUV420SP_U8 csc_switch: true src_image_size_w: 8 "
+        "src_image_size_h: 8 var_reci_chn_0: 0.0039 }"
+    )
+    om = atc.om("--input_shape=x:1,3,8,8", "--insert_op_conf=aipp.cfg")
+    picture = np.random.default_rng(1).integers(0, 256, (1, 12, 8, 1), dtype=np.uint8)
+    (atc.folder / "x.bin").write_bytes(picture.tobytes())
+    got = run_acl(
+        """
+        up()
+        model, desc = load("net.om")
+        size = acl.mdl.get_input_size_by_index(desc, 0)
+        outs = output_buffers(desc)
+        data = open("x.bin", "rb").read()
+        assert acl.mdl.execute(model, dataset((put(data), len(data))), dataset(*outs)) == 0
+        result = [get(*outs[0]), size, acl.mdl.get_input_dims(desc, 0)[0]["dims"]]
+        """,
+        atc.folder,
+        {"cann_version": "5.0.4"},
+    )
+    assert np.array_equal(np.frombuffer(got.result[0], np.float32), om(picture)[0].ravel())
+    assert got.result[1:] == [96, [1, 8, 8, 1]]
+
+
 @pytest.fixture(scope="module")
 def python37() -> Path:
     """Python 3.7 with onnx and ONNX Runtime of its time."""

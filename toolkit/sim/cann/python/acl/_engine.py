@@ -48,14 +48,19 @@ def product(dims):
 
 
 class Tensor(object):
-    """One input or output as the om describes it; -1 in ``dims`` is dynamic."""
+    """One input or output as the om describes it; -1 in ``dims`` is dynamic.
 
-    __slots__ = ("dims", "format", "itemsize", "name", "type")
+    ``shape`` is what the graph takes: the same, but for YUV420SP pictures, whose ``dims`` show one channel of the
+    full height while half as many bytes again follow.
+    """
+
+    __slots__ = ("dims", "format", "itemsize", "name", "shape", "type")
 
     def __init__(self, entry):
         try:
             self.name, self.type = str(entry["name"]), int(entry["dtype"])
             self.format, self.dims = int(entry["format"]), [int(dim) for dim in entry["dims"]]
+            self.shape = [int(dim) for dim in entry.get("onnx_dims") or self.dims]
             self.itemsize = TYPES[self.type][1]
         except (KeyError, TypeError, ValueError) as error:
             raise BadModel("tensor description {!r}: {!r}".format(entry, error))
@@ -89,7 +94,7 @@ class Om(object):
         self._binding = None
         self._bound = {}
         self.input_dims = [self._fixed(gear) for gear in self.gears] or [
-            [tensor.dims for tensor in self.inputs]
+            [tensor.shape for tensor in self.inputs]
         ]
         if any(dim < 0 for shapes in self.input_dims for dims in shapes for dim in dims):
             raise BadModel("dynamic axes without a gear for them")
@@ -105,13 +110,13 @@ class Om(object):
         for tensor in self.inputs:
             try:
                 if self.kind == "batch":
-                    shapes.append([gear[0] if dim < 0 else dim for dim in tensor.dims])
-                elif self.kind == "image" and any(dim < 0 for dim in tensor.dims):
+                    shapes.append([gear[0] if dim < 0 else dim for dim in tensor.shape])
+                elif self.kind == "image" and any(dim < 0 for dim in tensor.shape):
                     # One size for all pictures.
                     size = iter(gear)
-                    shapes.append([next(size) if dim < 0 else dim for dim in tensor.dims])
+                    shapes.append([next(size) if dim < 0 else dim for dim in tensor.shape])
                 else:
-                    shapes.append([next(values) if dim < 0 else dim for dim in tensor.dims])
+                    shapes.append([next(values) if dim < 0 else dim for dim in tensor.shape])
             except StopIteration:
                 raise BadModel("gear {} is too short for the dynamic axes".format(gear))
         return shapes
