@@ -70,7 +70,7 @@ def test_whole_rollout_on_one_channel(client: str, tmp_path: Path, app: str) -> 
             assert (board.line.connections, board.line.channels) == (1, 1)
         assert lines == ["ran"]
         assert len(back) == 3 + 3  # and manifest.json, .deploy, .last_run
-        assert server.log().count("Accepted") == 1
+        assert server.log().count("Starting session: command") == 1
         with BoardAgent.connect(address(server, client), LIMITS) as board:
             found = board.inspect(app, "app", Wish(release))
             assert (found.current, found.missing, found.lock) == (release.id, {}, None)
