@@ -149,9 +149,10 @@ def test_whole_rollout(
     assert release_damage(home / "PROJECTS" / APP, release) == []
 
 
-@pytest.mark.parametrize(
-    "shell", filter(shutil.which, ["sh", "bash", "dash", "busybox", "zsh", "tcsh", "fish"])
-)
+SHELLS = [one for one in ("sh", "bash", "dash", "busybox", "zsh", "tcsh", "fish") if shutil.which(one)]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_any_login_shell(shell: str) -> None:
     argv = [shell, "sh"] if shell == "busybox" else [shell]
     done = subprocess.run(
