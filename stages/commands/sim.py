@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import signal
@@ -65,7 +66,9 @@ def _up(invocation: Invocation, boards: list[SimBoard], profiles: Mapping[str, s
         invocation.renderer.data(
             {"inventory": listed}, f"deploy inventory={listed} reaches them; Ctrl-C ends them"
         )
-        signal.pause()
+        # Ctrl-C is how this ends: nothing was cut short.
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
     return 0
 
 
