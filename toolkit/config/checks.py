@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import preprocess
+from toolkit.artefacts import shared, signing
 from toolkit.cann.versions import parse_version
 from toolkit.config.schema import Config
 from toolkit.errors import ConfigError
@@ -29,6 +30,7 @@ def _numbers(config: Config) -> Iterator[str]:
         ("infer.warmup", config.infer.warmup, 0),
         ("infer.device", config.infer.device, 0),
         ("engine.workers", config.engine.workers, 1),
+        ("engine.threads", config.engine.threads, 1),
         ("rollout.concurrency", config.rollout.concurrency, 1),
         ("rollout.keep_releases", config.rollout.keep_releases, 1),
     ]
@@ -56,8 +58,9 @@ def _names(config: Config) -> Iterator[str]:
     choices = {
         "ssh.client": (config.ssh.client, ("fabric", "openssh")),
         "infer.mode": (config.infer.mode, ("folder",)),
-        "engine.name": (config.engine.name, ("threads",)),
-        "store.kind": (config.store.kind, ("local",)),
+        "engine.name": (config.engine.name, ("threads", "dask")),
+        "store.kind": (config.store.kind, ("local", "shared")),
+        "sign.kind": (config.sign.kind, ("none", "ssh-key")),
     }
     for key, (value, allowed) in choices.items():
         if value not in allowed:
@@ -77,6 +80,8 @@ def _names(config: Config) -> Iterator[str]:
 
 
 def _fit(config: Config) -> Iterator[str]:
+    yield from shared.problems(config.store)
+    yield from signing.problems(config.sign)
     given = config.model.from_
     if given and given.rsplit(".", 1)[-1] not in MODEL_FILES:
         yield f"model.from: {given} ends in none of {', '.join('.' + kind for kind in MODEL_FILES)}"

@@ -193,6 +193,8 @@ class EngineSettings:
 
     name: str = "threads"
     workers: int = 16
+    threads: int = 8  # boards at once per worker of Dask
+    address: str | None = None  # of Dask's scheduler; None = a cluster on this machine
 
 
 @dataclass
@@ -200,6 +202,22 @@ class StoreSettings:
     """Where artefacts live."""
 
     kind: str = "local"
+    url: str | None = None  # of a store that machines share
+    access_key: str | None = None  # a secret reference: never a value
+    secret_key: str | None = None  # a secret reference: never a value
+    endpoint: str | None = None  # of S3 and OBS
+    key_file: str | None = None  # for SFTP
+    password: str | None = None  # for SFTP; a secret reference: never a value
+    host_key: str | None = None  # for SFTP; pinned
+
+
+@dataclass
+class SignSettings:
+    """Who vouches for a release."""
+
+    kind: str = "none"
+    key: str | None = None  # a private ed25519 key
+    passphrase: str | None = None  # a secret reference: never a value
 
 
 @dataclass
@@ -220,6 +238,7 @@ class Config:
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
+    sign: SignSettings = field(default_factory=SignSettings)
     board: BoardSettings | None = None
     simulate: bool = False
     inventory: str | None = None
