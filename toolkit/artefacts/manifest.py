@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from toolkit.errors import InputError
 
-RESERVED = ("manifest.json", ".deploy", ".last_run")
+RESERVED = ("manifest.json", ".deploy", ".last_run", ".signature")
 """Names at the top of a release's folder that belong to the agent."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")

@@ -19,6 +19,7 @@ content is flushed before the name that stands for it appears; `pending` is writ
 and whoever looks next (the watcher, or any later agent) finishes or undoes what it says.
 """
 
+import base64
 import contextlib
 import fcntl
 import grp
@@ -639,6 +640,33 @@ class App:
             raise
         return pending["former"]
 
+    def check_signature(self, release, given):
+        """Refuse a release that nobody whom this board trusts has signed; keep the signature for going back.
+
+        Nothing is checked where the board was given no keys and the controller no signature."""
+        lists = [path for path in (TRUSTED, self.path("allowed_signers")) if os.path.lexists(path)]
+        kept = self.path("releases", release, ".signature")
+        if not given and os.path.isfile(kept):
+            with open_plain(kept) as stream:
+                given = stream.read(1 << 16).decode("ascii", "replace")
+        if not lists and not given:
+            return
+        problem = "it is not signed"
+        if not lists:
+            problem = "the board was given no keys to check it with"
+        elif given:
+            with open_plain(self.path("releases", release, "manifest.json")) as stream:
+                manifest = stream.read()
+            with open_plain(lists[0]) as stream:
+                problem = signature_problem(manifest, given, stream.read().decode("utf-8", "replace"))
+            if hashlib.sha256(manifest).hexdigest() != release:
+                problem = "its manifest is damaged"
+        if problem:
+            raise Refused("signature", "release %s: %s" % (release[:12], problem),
+                          "the keys stand in %s" % text(lists[0] if lists else self.path("allowed_signers")))
+        if not os.path.isfile(kept):
+            replace_file(kept, given.encode("ascii"))
+
     def finish(self, pending):
         """Carry a settled switch to its end; every step may have been done before."""
         release = pending["release"]
@@ -782,6 +810,84 @@ def elapsed(pending):
     if pending["boot"] == boot_id():
         return now - pending["monotonic"]
     return max(now, time.time() - pending["wall"])
+
+
+# ---------------------------------------------------------------- signatures: SSHSIG with ed25519 (RFC 8032)
+
+TRUSTED = b"/etc/ascend-deploy/allowed_signers"      # the superuser's, before the app's own
+P, ORDER = 2 ** 255 - 19, 2 ** 252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, P - 2, P) % P
+
+
+def curve_point(data):
+    y = int.from_bytes(data, "little")
+    odd, y = y >> 255, y % 2 ** 255
+    square = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
+    x = pow(square, (P + 3) // 8, P)
+    if (x * x - square) % P:
+        x = x * pow(2, (P - 1) // 4, P) % P
+    if (x * x - square) % P or y >= P or odd > x:
+        raise ValueError("not a point of the curve")
+    x = x if x % 2 == odd else P - x
+    return x, y, 1, x * y % P
+
+
+def add_points(p, q):
+    a, b = (p[1] - p[0]) * (q[1] - q[0]), (p[1] + p[0]) * (q[1] + q[0])
+    c, d = 2 * p[3] * q[3] * D, 2 * p[2] * q[2]
+    e, f, g, h = b - a, d - c, d + c, b + a
+    return e * f % P, g * h % P, f * g % P, e * h % P
+
+
+def multiply(number, p):
+    total = 0, 1, 1, 0
+    while number:
+        if number % 2:
+            total = add_points(total, p)
+        p, number = add_points(p, p), number // 2
+    return total
+
+
+def ed25519_fits(key, message, signature):
+    s = int.from_bytes(signature[32:], "little")
+    h = int.from_bytes(hashlib.sha512(signature[:32] + key + message).digest(), "little") % ORDER
+    a = multiply(s, curve_point(b"\x58" + b"\x66" * 31))
+    b = add_points(curve_point(signature[:32]), multiply(h, curve_point(key)))
+    return (len(signature) == 64 and len(key) == 32 and s < ORDER
+            and not (a[0] * b[2] - b[0] * a[2]) % P and not (a[1] * b[2] - b[1] * a[2]) % P)
+
+
+def ssh_strings(data):
+    found = []
+    while data:
+        size = struct.unpack(">I", data[:4])[0] + 4
+        found.append(data[4:size])
+        data = data[size:]
+    return found
+
+
+def signature_problem(message, armored, allowed):
+    """Why a signature made by `ssh-keygen -Y sign -n ascend-deploy` does not vouch for `message`; "" = it does."""
+    space = b"ascend-deploy"
+    keys = []
+    for line in allowed.splitlines():
+        words = [word for word in line.split() if word != 'namespaces="ascend-deploy"']
+        if len(words) > 2 and words[1] == "ssh-ed25519" and words[0][0] != "#":
+            keys.append(words[2])
+    try:
+        blob = base64.b64decode("".join(armored.split("-----")[2].split()))
+        key, namespace, _, digest, signature = ssh_strings(blob[10:])
+        if base64.b64encode(key).decode("ascii") not in keys:
+            return "the key that signed it is not among the board's"
+        signed = b"SSHSIG" + b"".join(struct.pack(">I", len(part)) + part for part in (
+            space, b"", b"sha512", hashlib.sha512(message).digest()))
+        kind, raw = ssh_strings(signature)
+        if (blob[:10], namespace, digest, kind) == (b"SSHSIG\0\0\0\1", space, b"sha512", b"ssh-ed25519") and (
+                ed25519_fits(ssh_strings(key)[1], signed, raw)):
+            return ""
+    except (ValueError, IndexError, struct.error):
+        pass
+    return "its signature does not fit"
 
 
 # ---------------------------------------------------------------- receiving a release
@@ -1151,6 +1257,8 @@ class Session:
             raise Refused("no-release", "release %s is not on the board" % release[:12], "install it first")
         if app.foreign() and not app.pointer("current"):
             raise Refused("foreign-release", app.foreign(), "move it away, or set board.root")
+        if app.pointer("current") != release:
+            app.check_signature(release, q.get("signature") or "")
         with app.state():
             app.resolve()
             pending = app.pending()
@@ -1199,6 +1307,7 @@ class Session:
             if not to or not app.complete(digest_name(to)):
                 raise Refused("no-release", "there is no %s to go back to" % (
                     "release " + to[:12] if to else "previous release"), "install the release that you want")
+            app.check_signature(to, "")
             if pending:
                 app.undo(pending, "asked for")
             if app.pointer("current") != to:

@@ -364,15 +364,18 @@ class BoardAgent:
         with typed(self._frames):
             return bool(answer["changed"])
 
-    def switch(self, release_id: str, confirm_within: float) -> str:
+    def switch(self, release_id: str, confirm_within: float, signature: str = "") -> str:
         """Point ``current`` to an installed release; returns the former id ("" = none).
 
         Unless :meth:`confirm` comes within ``confirm_within`` seconds, in this session or another, the board
         puts ``current`` and the environment back by itself. 0 = nothing to confirm.
 
-        :raises BoardRefused: causes ``no-release``, ``foreign-release``, ``locked``.
+        ``signature``: of the manifest (:mod:`toolkit.artefacts.signing`); the board checks it with the keys that
+        it was given, and keeps it with the release.
+
+        :raises BoardRefused: causes ``no-release``, ``foreign-release``, ``locked``, ``signature``.
         """
-        answer = self._ask("switch", release=release_id, within=confirm_within)
+        answer = self._ask("switch", release=release_id, within=confirm_within, signature=signature)
         self._session.switched = release_id
         with typed(self._frames):
             return _release_id(answer["former"])

@@ -32,6 +32,7 @@ _CAUSES = frozenset(
         "wrong-owner",
         "locked",
         "foreign-release",
+        "signature",
         "no-release",
         "reverted",
         "missing",
