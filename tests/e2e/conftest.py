@@ -82,6 +82,17 @@ class Demo:
     def deploy(self, *arguments: str, **options: Any) -> Result:
         return run(self.home, *arguments, **options)
 
+    def artefact(self, stage: str) -> Path:
+        """What ``stage`` made in the first run."""
+        records = [json.loads(path.read_text()) for path in (self.home / ".deploy/records" / stage).iterdir()]
+        first = min(records, key=lambda record: float(record["time"]))
+        return self.home / ".deploy" / "artefacts" / str(first["digest"])
+
+    @property
+    def run_folder(self) -> Path:
+        """The first run's folder."""
+        return min((self.home / "runs").iterdir())
+
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:

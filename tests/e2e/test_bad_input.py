@@ -63,7 +63,7 @@ def test_several_problems_are_listed_at_once(deploy: Deploy) -> None:
 def test_picture_folders(demo: Demo, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    for folder, text in ((tmp_path / "nowhere", "does not exist"), (empty, "no pictures")):
+    for folder, text in ((tmp_path / "nowhere", "does not exist"), (empty, "is empty")):
         done = demo.deploy("+board=sim", f"infer.pictures={folder}", json_lines=False)
         assert done.code == 2, done.out
         assert text in done.err
@@ -73,7 +73,7 @@ def test_picture_folders(demo: Demo, tmp_path: Path) -> None:
 def test_a_text_file_named_jpg_is_told_and_the_rest_goes_on(demo: Demo, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     folder.mkdir()
-    good = next((demo.home / ".deploy" / "artefacts").glob("*/pictures/3_*.png"))
+    good = next((demo.artefact("data") / "pictures").glob("3_*.png"))
     (folder / "three.png").write_bytes(good.read_bytes())
     (folder / "text.jpg").write_text("not a picture")
     done = demo.deploy("+board=sim", "board.count=1", f"infer.pictures={folder}")
@@ -84,14 +84,13 @@ def test_a_text_file_named_jpg_is_told_and_the_rest_goes_on(demo: Demo, tmp_path
 
 @pytest.mark.e2e
 def test_damaged_model_files(demo: Demo, tmp_path: Path) -> None:
-    artefacts = demo.home / ".deploy" / "artefacts"
     checkpoint = tmp_path / "cut.ckpt"
-    checkpoint.write_bytes(next(artefacts.glob("*/model.ckpt")).read_bytes()[:1000])
+    checkpoint.write_bytes((demo.artefact("train") / "model.ckpt").read_bytes()[:1000])
     done = demo.deploy("+board=sim", f"model.from={checkpoint}", json_lines=False)
     assert done.code == 2, done.out + done.err
     assert "cut.ckpt" in done.err
     model = tmp_path / "cut.onnx"
-    model.write_bytes(next(artefacts.glob("*/model.onnx")).read_bytes()[:2000])
+    model.write_bytes((demo.artefact("export") / "model.onnx").read_bytes()[:2000])
     done = demo.deploy("+board=sim", f"model.from={model}", json_lines=False)
     assert done.code in (2, 5), done.out + done.err
     assert "ATC cannot read the model" in done.err or "cut.onnx" in done.err

@@ -48,7 +48,7 @@ def test_first_run_does_everything_for_real(demo: Demo) -> None:
 
 @pytest.mark.e2e
 def test_results_and_pictures_come_back(demo: Demo) -> None:
-    (run,) = [path for path in (demo.home / "runs").iterdir() if (path / "convert").exists()][:1]
+    run = demo.run_folder
     for board in ("sim-1", "sim-2", "sim-3"):
         results = [json.loads(line) for line in (run / board / "results.jsonl").read_text().splitlines()]
         assert len(results) == 20
@@ -155,10 +155,9 @@ def test_a_disagreeing_board_is_refused_and_keeps_what_it_had(demo: Demo) -> Non
 
 @pytest.mark.e2e
 def test_own_model_files_come_in_at_any_point(demo: Demo, tmp_path: Path) -> None:
-    artefacts = demo.home / ".deploy" / "artefacts"
-    onnx = next(artefacts.glob("*/model.onnx"))
-    om = next(path for path in artefacts.glob("*/model.om") if (path.parent / "spec.json").exists())
-    checkpoint = next(artefacts.glob("*/model.ckpt"))
+    onnx = demo.artefact("export") / "model.onnx"
+    om = demo.artefact("convert") / "model.om"
+    checkpoint = demo.artefact("train") / "model.ckpt"
     for file, runs in ((onnx, ["export"]), (om, ["convert", "package"]), (checkpoint, ["export"])):
         done = demo.deploy("package", "+board=sim", f"model.from={file}")
         assert done.code == 0, done.err
