@@ -13,7 +13,8 @@
         ├── Unreachable        5   no session could be had: cause says why
         ├── BoardRefused       5   the board is not fit or not ours: cause says why
         ├── LineLost           5   the session broke or fell silent in the middle
-        └── CommandFailed      5   a command on the board failed, or took too long
+        ├── CommandFailed      5   a command on the board failed, or took too long
+        └── CloudError         5   OBS or ModelArts refused, failed or fell silent
 
 A message is one line: what, where. ``hint`` is what to do about it. ``cause`` (remote errors) is a stable
 short word for receipts and JSON, such as ``refused`` or ``disk-full``.
@@ -128,3 +129,17 @@ class CommandFailed(RemoteError):
         super().__init__(message, cause=cause, host=host, hint=hint, detail=detail)
         self.argv = tuple(argv)
         self.status = status
+
+
+class CloudError(RemoteError):
+    """OBS or ModelArts refused, failed or fell silent. ``request_id`` is what their support asks for.
+
+    Causes: unreachable, timeout, tls, cut, unauthorised, forbidden, not-found, refused, changed, damaged, server,
+    queue, job-failed, job-stopped, job-lost.
+    """
+
+    def __init__(
+        self, message: str, *, cause: str, host: str = "", hint: str = "", detail: str = "", request_id: str = ""
+    ) -> None:
+        super().__init__(message, cause=cause, host=host, hint=hint, detail=detail)
+        self.request_id = request_id

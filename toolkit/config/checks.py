@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from toolkit import preprocess
 from toolkit.artefacts import shared, signing
 from toolkit.cann.versions import parse_version
+from toolkit.cloud import settings as cloud
 from toolkit.config.schema import Config
 from toolkit.errors import ConfigError
 from toolkit.learn.catalogue import check_format
+from toolkit.learn.settings import Where
 
 MODEL_FILES = ("ckpt", "onnx", "air", "mindir", "om")
 
@@ -80,6 +82,8 @@ def _names(config: Config) -> Iterator[str]:
 
 
 def _fit(config: Config) -> Iterator[str]:
+    in_cloud = config.train.where is Where.modelarts
+    yield from cloud.problems(config.store.obs, config.modelarts, in_cloud)
     yield from shared.problems(config.store)
     yield from signing.problems(config.sign)
     given = config.model.from_

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolkit.cloud.settings import ModelArtsSettings, ObsSettings
 from toolkit.learn.settings import DataSettings, ExportSettings, ModelSettings, TrainSettings
 from toolkit.preprocess import Preprocess
 
@@ -209,6 +210,7 @@ class StoreSettings:
     key_file: str | None = None  # for SFTP
     password: str | None = None  # for SFTP; a secret reference: never a value
     host_key: str | None = None  # for SFTP; pinned
+    obs: ObsSettings = field(default_factory=ObsSettings)  # of cloud training and obs:// paths
 
 
 @dataclass
@@ -239,6 +241,7 @@ class Config:
     engine: EngineSettings = field(default_factory=EngineSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     sign: SignSettings = field(default_factory=SignSettings)
+    modelarts: ModelArtsSettings = field(default_factory=ModelArtsSettings)
     board: BoardSettings | None = None
     simulate: bool = False
     inventory: str | None = None
