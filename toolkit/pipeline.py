@@ -1,8 +1,9 @@
 """The build stages as a graph: runs what is missing, explains what it skips.
 
-A stage is a module (see :class:`Stage`). Its *fingerprint* covers all that decides its result: its settings, the
-digests of its inputs (other stages' artefacts and the user's own files), its tools' versions, the version number
-of its code. Where an artefact with that fingerprint is in the store the stage is skipped.
+A stage is a module (see :class:`Stage`). Its *fingerprint* covers all that decides its result: its
+settings, the digests of its inputs (other stages' artefacts and the user's own files), its tools' versions,
+the version number of its code. Where an artefact with that fingerprint is in the store the stage is
+skipped.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from toolkit.artefacts.hashing import digest_data, digest_file, digest_folder
+from toolkit.artefacts.shared import Damaged
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.config.schema import Config
 from toolkit.errors import InputError
@@ -117,8 +119,12 @@ def fingerprint_parts(stage: Stage, config: Config, digests: Mapping[str, str]) 
 def walk(stages: Mapping[str, Stage], config: Config, store: Store, wanted: Sequence[str]) -> Iterator[Step]:
     """Say step by step what would run and why; changes nothing.
 
-    Behind a stage that would run, the digests of inputs are unknown: those steps have no fingerprint.
+    Behind a stage that would run, the digests of inputs are unknown: those steps have no fingerprint. The
+    artefacts of ``wanted`` are in the store's folder, so that they can be read.
     """
+    if store.pins is not None:
+        yield from store.pins.steps(stages, config, store, wanted)
+        return
     digests: dict[str, str | None] = {}
     for name in order(stages, config, wanted):
         stage = stages[name]
@@ -133,6 +139,11 @@ def walk(stages: Mapping[str, Stage], config: Config, store: Store, wanted: Sequ
         parts = fingerprint_parts(stage, config, {need: digests[need] or "" for need in needs})
         fingerprint = digest_data(parts)
         artefact = store.find(name, fingerprint)
+        if artefact is not None and name in wanted:
+            try:
+                store.bring(artefact)
+            except Damaged:
+                artefact = None
         digests[name] = artefact.digest if artefact else None
         reasons = () if artefact else explain(parts, store.latest(name, config.app.name))
         yield Step(name, fingerprint, artefact, tuple(reasons))
@@ -147,7 +158,31 @@ def build(
     emit: Emit = ignore,
     services: Mapping[str, Any] | None = None,
 ) -> dict[str, Artefact]:
-    """Run what is missing of ``wanted`` and what they need; return every artefact by stage name."""
+    """Run what is missing of ``wanted`` and what they need; return every artefact by stage name.
+
+    Those of ``wanted`` are in the store's folder; what was only needed to find them may lie in the shared
+    one.
+    """
+    if store.pins is not None:
+        return {step.stage: step.artefact for step in store.pins.steps(stages, config, store, wanted)}
+    while True:
+        try:
+            made = _build(stages, config, store, wanted, emit, services or {})
+            for name in wanted:
+                store.bring(made[name])
+            return made
+        except Damaged as damage:  # counts as missing from now on
+            emit(Event("warning", f"{damage}: {damage.hint}"))
+
+
+def _build(
+    stages: Mapping[str, Stage],
+    config: Config,
+    store: Store,
+    wanted: Sequence[str],
+    emit: Emit,
+    services: Mapping[str, Any],
+) -> dict[str, Artefact]:
     made: dict[str, Artefact] = {}
     for name in order(stages, config, wanted):
         stage = stages[name]
@@ -160,9 +195,9 @@ def build(
                 emit(Event("skip", "unchanged", stage=name, data={"notes": dict(artefact.notes)}))
             else:
                 reasons = explain(parts, store.latest(name, config.app.name))
-                artefact = _make(
-                    stage, config, store, fingerprint, parts, inputs, reasons, emit, services or {}
-                )
+                inputs = {need: store.bring(item) for need, item in inputs.items()}
+                artefact = _make(stage, config, store, fingerprint, parts, inputs, reasons, emit, services)
+            store.share(name, fingerprint, artefact)
         made[name] = artefact
     return made
 

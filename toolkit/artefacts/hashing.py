@@ -43,5 +43,5 @@ def walk_files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def digest_folder(folder: Path) -> str:
-    """SHA-256 over the names and contents of all files below ``folder`` (not their times, modes or owners)."""
+    """SHA-256 over names and contents of all files below ``folder`` (not their times, modes or owners)."""
     return digest_data([[name, digest_file(path)] for name, path in walk_files(folder)])

@@ -1,4 +1,5 @@
-"""A store of artefacts that machines share: a folder, an S3, OBS or SFTP address, anything that fsspec reaches.
+"""A store of artefacts that machines share: a folder, an S3, OBS or SFTP address, anything that fsspec
+reaches.
 
 ::
 
@@ -6,11 +7,12 @@
     <url>/artefacts/<digest>.json               [[name, sha256], …]: its own SHA-256 is the artefact's digest
     <url>/records/<stage>/<fingerprint>.json    which fingerprint gave which artefact
 
-An artefact's digest is the SHA-256 of its list of files (see :func:`toolkit.artefacts.hashing.digest_folder`), so
-everything proves itself with a hash function: the list against the digest, each blob against the list. What does
-not is never used. The list is written after its blobs and the record after the list, each whole (a temporary name
-and a rename, or one PUT where those are atomic): what is visible is complete, whoever is cut off or writes the same
-meanwhile. Only the records are believed: whoever may write to the store can say what a stage makes.
+An artefact's digest is the SHA-256 of its list of files (see
+:func:`toolkit.artefacts.hashing.digest_folder`), so everything proves itself with a hash function: the list
+against the digest, each blob against the list. What does not is never used. The list is written after its
+blobs and the record after the list, each whole (a temporary name and a rename, or one PUT where those are
+atomic): what is visible is complete, whoever is cut off or writes the same meanwhile. Only the records are
+believed: whoever may write to the store can say what a stage makes.
 """
 
 from __future__ import annotations
@@ -68,9 +70,10 @@ class SharedStore:
         :raises ConfigError: no such protocol, or its package is not installed.
         :raises Unreachable: an SFTP server with a cause.
         """
-        protocol, _, rest = settings.url.partition("://")
+        url = settings.url or ""
+        protocol, _, rest = url.partition("://")
         if not rest:
-            protocol, rest = "file", os.path.abspath(os.path.expanduser(settings.url))
+            protocol, rest = "file", os.path.abspath(os.path.expanduser(url))
         if protocol in SFTP:
             return cls._sftp(settings, rest, known_hosts, ssh_config)
         import fsspec  # only for those who share
@@ -80,7 +83,7 @@ class SharedStore:
         except (ImportError, ValueError) as error:
             raise ConfigError(f"store.url: {protocol}:// cannot be used: {_line(error)}") from error
         root = files._strip_protocol(f"{protocol}://{rest}")
-        return cls(files, str(root), atomic_put=protocol in OBJECTS, name=settings.url)
+        return cls(files, str(root), atomic_put=protocol in OBJECTS, name=url)
 
     @classmethod
     def _sftp(
@@ -104,7 +107,7 @@ class SharedStore:
             ssh_config=ssh_config,
         )
         # As in scp's URIs: one slash is from the login's home folder, two are from the root.
-        return cls(StrictSFTP(address, Limits()), path or ".", atomic_put=False, name=settings.url)
+        return cls(StrictSFTP(address, Limits()), path or ".", atomic_put=False, name=f"sftp://{rest}")
 
     def close(self) -> None:
         """End the connection, where there is one."""
@@ -171,7 +174,7 @@ class SharedStore:
     # -- putting
 
     def put(self, digest: str, folder: Path, *, again: bool = False) -> None:
-        """Add the artefact in ``folder``. ``again`` writes blobs anew that seem to be there: they are damaged."""
+        """Add the artefact in ``folder``. ``again`` rewrites blobs that seem to be there: damaged."""
         entries = [(name, digest_file(path), path) for name, path in walk_files(folder)]
         listed = canonical_json([[name, sha] for name, sha, _ in entries])
         if hashlib.sha256(listed).hexdigest() != digest:
@@ -264,13 +267,16 @@ def problems(settings: StoreSettings) -> Iterator[str]:
         return
     if not settings.url:
         yield "store.url: no value; a folder, s3://bucket/path, or sftp://user@host/path"
-    place = settings.url.partition("://")[2].partition("/")[0]
+    place = (settings.url or "").partition("://")[2].partition("/")[0]
     if ":" in place.rpartition("@")[0]:
         yield "store.url: a password does not stand in the address; write store.password=${secret:env,NAME}"
     for key in ("password", "access_key", "secret_key"):
         value = getattr(settings, key)
         if value and not value.startswith(("env:", "file:", "keyring:")):
-            yield f"store.{key}: a secret does not stand in the config; write ${{secret:env,NAME}}, or file, or keyring"
+            yield (
+                f"store.{key}: a secret does not stand in the config; "
+                "write ${secret:env,NAME}, or file, or keyring"
+            )
 
 
 def _options(settings: StoreSettings, protocol: str) -> dict[str, Any]:

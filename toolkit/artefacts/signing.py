@@ -1,13 +1,14 @@
 """Signed releases: an SSH signature over a release's manifest.
 
-The format is OpenSSH's SSHSIG (its source, PROTOCOL.sshsig), armored as ``ssh-keygen -Y sign -n ascend-deploy`` does,
+The format is OpenSSH's SSHSIG (its source, PROTOCOL.sshsig), armored as ``ssh-keygen -Y sign -n
+ascend-deploy`` does,
 so that anybody can check one with what is on every machine::
 
     ssh-keygen -Y verify -f allowed_signers -I anna -n ascend-deploy -s manifest.json.sig < manifest.json
 
-Keys are ed25519, since boards check the signature themselves, with nothing but Python's standard library: their own
-ssh-keygen is often too old for ``-Y`` (Ubuntu 18.04 has 7.6; it came with 8.1). The manifest names every file by
-SHA-256, so a signed manifest is a signed release.
+Keys are ed25519, since boards check the signature themselves, with nothing but Python's standard library:
+their own ssh-keygen is often too old for ``-Y`` (Ubuntu 18.04 has 7.6; it came with 8.1). The manifest
+names every file by SHA-256, so a signed manifest is a signed release.
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ def verify(message: bytes, armored: str, allowed: str) -> str:
     except (ValueError, IndexError, struct.error) as error:
         raise InputError(f"not an SSH signature: {error}") from error
     if (namespace, algorithm, kind) != (NAMESPACE.encode(), b"sha512", b"ssh-ed25519"):
-        raise InputError(f"the signature is for {namespace!r} with {kind!r}, not an ed25519 one for {NAMESPACE}")
+        raise InputError(
+            f"the signature is for {namespace!r} with {kind!r}, not an ed25519 one for {NAMESPACE}"
+        )
     who = next((name for name, blob in signers(allowed) if blob == public), None)
     if who is None:
         raise InputError("the signature's key is not among the allowed signers")
@@ -134,7 +137,10 @@ def problems(settings: SignSettings) -> Iterator[str]:
     if settings.kind == "ssh-key" and not settings.key:
         yield "sign.key: no value; a private ed25519 key, such as ~/.ssh/id_ed25519"
     if settings.passphrase and not settings.passphrase.startswith(("env:", "file:", "keyring:")):
-        yield "sign.passphrase: a secret does not stand in the config; write ${secret:env,NAME}, or file, or keyring"
+        yield (
+            "sign.passphrase: a secret does not stand in the config; "
+            "write ${secret:env,NAME}, or file, or keyring"
+        )
 
 
 def _load(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
@@ -156,7 +162,8 @@ def _load(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
         ) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError(
-            f"sign.key: {path} is not an ed25519 key, and boards check no others", hint="ssh-keygen -t ed25519"
+            f"sign.key: {path} is not an ed25519 key, and boards check no others",
+            hint="ssh-keygen -t ed25519",
         )
     return key
 

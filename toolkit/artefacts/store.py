@@ -1,4 +1,5 @@
-"""The store of artefacts below ``.deploy/``: folders named by the digest of what they hold, and who made them.
+"""The store of artefacts below ``.deploy/``: folders named by the digest of what they hold, and who made
+them.
 
 ::
 
@@ -8,6 +9,9 @@
     .deploy/locks/                             one at a time per stage and fingerprint
 
 A record or an artefact that is damaged counts as missing, never as an error: the stage simply runs again.
+
+With a shared store (:mod:`toolkit.artefacts.shared`) this folder is its cache: what is missing here is
+looked up there, brought when it is read, and what is made here is put there.
 """
 
 from __future__ import annotations
@@ -22,9 +26,11 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from toolkit.artefacts.hashing import digest_folder
+from toolkit.artefacts.shared import Damaged, SharedStore
+from toolkit.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -37,28 +43,98 @@ class Artefact:
     seconds: float = 0.0
 
 
-class Store:
-    """Artefacts and records below one folder."""
+class Pins(Protocol):
+    """Says which artefacts are to be used, whatever this machine would make (a lock file)."""
 
-    def __init__(self, root: Path) -> None:
+    def steps(self, stages: Any, config: Any, store: Store, wanted: Any) -> Any:
+        """One :class:`toolkit.pipeline.Step` for each stage, each with its artefact."""
+
+
+class Store:
+    """Artefacts and records below one folder; ``shared`` is where other machines put theirs."""
+
+    def __init__(self, root: Path, shared: SharedStore | None = None, pins: Pins | None = None) -> None:
         self.root = root
+        self.shared = shared
+        self.pins = pins
         self._checked: set[str] = set()
+        self._damaged: set[str] = set()
 
     def find(self, stage: str, fingerprint: str) -> Artefact | None:
-        """Return the artefact recorded for ``fingerprint``, or None if there is none that is whole."""
+        """Return the artefact recorded for ``fingerprint``, or None if there is none that is whole.
+
+        It may lie in the shared store: :meth:`bring` it before it is read.
+        """
         record = self._record(stage, fingerprint)
-        if record is None:
+        if record is not None and self.whole(str(record["digest"])):
+            return self._artefact(record)
+        if self.shared is None:
             return None
+        theirs = self.shared.record(stage, fingerprint)
+        if theirs is not None:
+            record = theirs
+            self._write_record(stage, fingerprint, record)
+        elif record is None or not self.shared.has(str(record["digest"])):
+            return None
+        return None if record["digest"] in self._damaged else self._artefact(record)
+
+    def _artefact(self, record: Mapping[str, Any]) -> Artefact:
         digest = str(record["digest"])
-        path = self.root / "artefacts" / digest
+        return Artefact(digest, self.path(digest), record.get("notes", {}), float(record.get("seconds", 0)))
+
+    def path(self, digest: str) -> Path:
+        """Where an artefact lies, or would."""
+        return self.root / "artefacts" / digest
+
+    def whole(self, digest: str) -> bool:
+        """Is the artefact in this folder, and what its digest says?"""
         if digest not in self._checked:
+            path = self.path(digest)
             if not path.is_dir() or digest_folder(path) != digest:
-                return None
+                return False
             self._checked.add(digest)
-        return Artefact(digest, path, record.get("notes", {}), float(record.get("seconds", 0)))
+        return True
+
+    def at_hand(self, digest: str) -> bool:
+        """Is the artefact here, or in the shared store?"""
+        return self.whole(digest) or (self.shared is not None and self.shared.has(digest))
+
+    def bring(self, artefact: Artefact) -> Artefact:
+        """Make sure that an artefact is in this folder.
+
+        :raises Damaged: the one in the shared store is not what its digest says; it counts as missing now.
+        """
+        digest = artefact.digest
+        if self.whole(digest):
+            return artefact
+        if self.shared is None:
+            raise InputError(f"the artefact {digest} is gone from {self.root}", hint="run it again")
+        path = self.path(digest)
+        if path.exists():
+            shutil.rmtree(path)  # damaged
+        try:
+            self.shared.get(digest, path)
+        except (Damaged, KeyError) as error:
+            self._damaged.add(digest)
+            raise error if isinstance(error, Damaged) else Damaged(digest, "it is gone") from error
+        self._checked.add(digest)
+        return artefact
+
+    def share(self, stage: str, fingerprint: str, artefact: Artefact) -> None:
+        """Give the shared store what it lacks of an artefact that is here."""
+        if self.shared is None or not self.whole(artefact.digest):
+            return
+        damaged = artefact.digest in self._damaged
+        if not damaged and self.shared.record(stage, fingerprint) is not None:
+            return
+        record = self._record(stage, fingerprint)
+        if record is not None:
+            self.shared.put(artefact.digest, artefact.path, again=damaged)
+            self.shared.put_record(stage, fingerprint, record)
+            self._damaged.discard(artefact.digest)
 
     def latest(self, stage: str, group: str) -> dict[str, Any] | None:
-        """Return the parts of the newest fingerprint recorded for ``stage`` in ``group``, for explaining a change."""
+        """The parts of the newest fingerprint recorded for ``stage`` in ``group``, to explain a change."""
         folder = self.root / "records" / stage
         newest: tuple[float, dict[str, Any]] | None = None
         for path in folder.glob("*.json") if folder.is_dir() else ():
@@ -86,7 +162,7 @@ class Store:
     ) -> Artefact:
         """Move ``folder`` into the store, record it under ``fingerprint``, and clear the stage's work folder."""
         digest = digest_folder(folder)
-        final = self.root / "artefacts" / digest
+        final = self.path(digest)
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.exists() and digest_folder(final) != digest:
             shutil.rmtree(final)
@@ -101,10 +177,7 @@ class Store:
             "seconds": round(seconds, 3),
             "time": time.time(),
         }
-        write_atomically(
-            self.root / "records" / stage / f"{fingerprint}.json",
-            json.dumps(record, indent=1, sort_keys=True).encode(),
-        )
+        self._write_record(stage, fingerprint, record)
         self._checked.add(digest)
         shutil.rmtree(self.root / "work" / f"{stage}-{fingerprint[:16]}", ignore_errors=True)
         return Artefact(digest, final, notes, seconds)
@@ -117,6 +190,12 @@ class Store:
         with (folder / f"{stage}-{fingerprint[:16]}").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def _write_record(self, stage: str, fingerprint: str, record: Mapping[str, Any]) -> None:
+        write_atomically(
+            self.root / "records" / stage / f"{fingerprint}.json",
+            json.dumps(record, indent=1, sort_keys=True).encode(),
+        )
 
     def _record(self, stage: str, fingerprint: str) -> dict[str, Any] | None:
         record = _read_json(self.root / "records" / stage / f"{fingerprint}.json")

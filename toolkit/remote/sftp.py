@@ -1,7 +1,8 @@
 """SFTP as a file system of fsspec, over a connection that is as strict as a board's.
 
-fsspec's own SFTPFileSystem accepts whatever host key it is shown (``AutoAddPolicy``) and waits for ever. This one
-logs in like a line does: pinned or known host keys only, ssh_config, jump hosts, the agent, passwords by reference.
+fsspec's own SFTPFileSystem accepts whatever host key it is shown (``AutoAddPolicy``) and waits for ever.
+This one logs in like a line does: pinned or known host keys only, ssh_config, jump hosts, the agent,
+passwords by reference.
 """
 
 from __future__ import annotations
