@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import functools
 import logging
@@ -29,12 +30,23 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 @functools.lru_cache(maxsize=1)
-def shared_config() -> Any:
-    """Fabric's Config, one for all lines: making one costs more than connecting, and reads files of others.
+def _first_config() -> Any:
+    """Fabric's Config, made once: that costs more than connecting, and reads files of others.
 
     ssh_config is not Fabric's business here (see :mod:`toolkit.remote.route`), nor are fabric.yaml files.
     """
     return fabric.Config(ssh_config=paramiko.SSHConfig(), lazy=True)
+
+
+def own_config() -> Any:
+    """A Config for one Connection. It writes into it when it is made, and the Config is empty for a moment then:
+
+    two boards at once would find no settings in a shared one.
+    """
+    config = copy.copy(_first_config())
+    config._set(_modifications={}, _config={})
+    config.merge()
+    return config
 
 
 class _Policy(paramiko.MissingHostKeyPolicy):
@@ -158,7 +170,7 @@ class Connector:
             hop.host,
             user=hop.user,
             port=hop.port,
-            config=shared_config(),
+            config=own_config(),
             gateway=False,
             connect_kwargs={
                 "sock": wire,
