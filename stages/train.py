@@ -33,7 +33,7 @@ def settings(config: Config) -> Mapping[str, Any]:
             "size": list(config.preprocess.size),
         }
     recipe = to_json(config.train)
-    for key in ("where", "keep_checkpoints", "workers"):
+    for key in ("where", "remote", "keep_checkpoints", "loaders"):
         recipe.pop(key, None)
     recipe["threads"] = training_job.threads(config.train)  # another number gives other weights
     spec = to_json(config.preprocess)

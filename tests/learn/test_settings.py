@@ -155,7 +155,7 @@ def test_learning_rates_stay_between_their_limits(epochs: int, warmup: int, step
 @pytest.mark.parametrize(
     ("change", "same"),
     [
-        ({"workers": 7}, True),
+        ({"loaders": 7}, True),
         ({"keep_checkpoints": 5}, True),
         ({"evaluate_every": 3}, True),
         ({"seed": 2}, False),

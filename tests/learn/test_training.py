@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 
 import pytest
 from learning import Trained, digits_spec, shipped
+from PIL import Image
 
 from toolkit.errors import ConfigError, DeployError, InputError
 from toolkit.learn import training_job
@@ -34,7 +37,7 @@ from toolkit.ui.events import Event, ignore
 pytestmark = pytest.mark.learn
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SHORT = TrainSettings(epochs=3, crop=2, workers=2)
+SHORT = TrainSettings(epochs=3, crop=2, loaders=2)
 
 
 def train(
@@ -92,7 +95,7 @@ def test_the_shipped_recipe_learns_the_digits(trained: Trained) -> None:
 
 def test_the_result_is_only_what_it_should_be(trained: Trained) -> None:
     names = {path.name for path in trained.out.iterdir()}
-    assert names == {"model.ckpt", "last.ckpt", "best.ckpt", "history.csv"}
+    assert names == {"model.ckpt", "last.ckpt", "best.ckpt", "history.csv", "curves.png"}
     assert trained.checkpoint.read_bytes() == (trained.out / "last.ckpt").read_bytes()
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in trained.out.glob("*.ckpt"))
     work = {path.name for path in (trained.out.parent / "work").iterdir()}
@@ -305,3 +308,96 @@ def test_labels_beyond_the_networks_classes_are_refused(few: Path, tmp_path: Pat
 def test_training_elsewhere_is_not_done_here(few: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"train\.where=modelarts"):
         train(few, tmp_path, dataclasses.replace(SHORT, where=Where.modelarts))
+
+
+# Evaluation, early stop, what is kept of the course
+
+
+def test_progress_ends_each_epoch_once(trained: Trained) -> None:
+    told = [event.data for event in trained.events if event.kind == "progress"]
+    ends = [data["done"] for data in told if data["done"] % 44 == 0]
+    assert ends == [44 * epoch for epoch in range(1, 13)]
+
+
+def test_the_curves_are_the_same_bytes_every_time(trained: Trained, tmp_path: Path) -> None:
+    picture = trained.out / "curves.png"
+    with Image.open(picture) as image:
+        assert image.size == (800, 900)
+        assert not {"Software", "Creation Time", "date"} & set(image.info)
+    again = tmp_path / "again.png"
+    # In a process of its own, with a user's own taste and an empty cache of fonts.
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "matplotlibrc").write_text("lines.linewidth: 9\nfont.family: monospace\n")
+    code = "import json,sys\nfrom pathlib import Path\nfrom toolkit.learn import curves\n"
+    code += "curves.draw(json.loads(sys.argv[1]), Path(sys.argv[2]), 'resnet8, digits', Path(sys.argv[3]))"
+    history = json.dumps(trained.report["history"])
+    subprocess.run(
+        [sys.executable, "-c", code, history, str(again), str(tmp_path)],
+        check=True,
+        cwd=CHECKOUT,
+        env={**os.environ, "MPLCONFIGDIR": str(tmp_path / "config"), "HOME": str(tmp_path)},
+    )
+    assert again.read_bytes() == picture.read_bytes()
+
+
+def test_without_improvement_it_stops_early_and_is_found_stopped(few: Path, tmp_path: Path) -> None:
+    # Nothing is learned at such a rate: every epoch is as good as the first.
+    settings = dataclasses.replace(SHORT, epochs=6, lr_init=1e-12, lr_max=1e-12, patience=1, evaluate_every=2)
+    report = train(few, tmp_path, settings)
+    evaluated = [row["epoch"] for row in report["history"] if row["accuracy"] is not None]
+    assert report["stopped_after"] == 4
+    assert (evaluated, report["best_epoch"], report["steps"]) == ([2, 4], 2, 4 * 15)
+    assert "no better since epoch 2" in report["summary"]
+    again = train(few, tmp_path, settings)
+    assert (again["resumed_from"], again["stopped_after"], again["sha256"]) == (4, 4, report["sha256"])
+
+
+def test_training_with_the_held_out_pictures_is_warned_of(few: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    report = train(few, tmp_path, dataclasses.replace(SHORT, epochs=1, split=Split.all), events.append)
+    (warning,) = [event.text for event in events if event.kind == "warning"]
+    assert warning.startswith("train.split=all")
+    assert report["warnings"] == [warning]
+    assert report["steps"] == 544 // 32
+
+
+# Several processes
+
+
+def test_two_workers_train_one_network_and_leave_nothing_behind(few: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SHORT, epochs=2, workers=2)
+    begun = threading.Event()
+
+    def press(event: Event) -> None:
+        if event.data.get("epoch") == 2:
+            begun.set()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(few, tmp_path, settings, press)
+    assert begun.is_set()
+    assert living(tmp_path) == []
+    events: list[Event] = []
+    report = train(few, tmp_path, settings, events.append)
+    assert living(tmp_path) == []
+    assert report["resumed_from"] == 1
+    assert report["steps"] == 2 * (480 // 64)
+    assert report["facts"]["threads"] == max(1, len(os.sched_getaffinity(0)) // 2)
+    told = [event.data["done"] for event in events if event.kind == "progress"]
+    assert told == sorted(set(told)), "one of them reports"
+    # Each process had half of every step's pictures: the weights are those of both halves.
+    logs = {path.name for path in (tmp_path / "work" / "ranks").iterdir()}
+    assert logs == {"scheduler.log", "worker_0.log", "worker_1.log"}
+    assert (tmp_path / "out" / "model.ckpt").is_file()
+
+
+def living(folder: Path) -> list[int]:
+    """Processes whose command line names ``folder``, once those that were told to end had time to."""
+    mark = str(folder).encode()
+    deadline = time.monotonic() + 20
+    while True:
+        pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+        found = [pid for pid in pids if mark in command_line(pid)]
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)

@@ -8,9 +8,11 @@
     digits.py        scikit-learn's handwritten digits in that layout
     download.py      a file over HTTP: goes on after a cut, checked by its digests
     data.py          prepare a dataset, pick held-out pictures
+    curves.py        the course of a training as a picture
     recipe.py        learning rates, and what decides the bits of a training
     training_job.py  train or export in a process of its own, seen from our side
     worker.py        the same, seen from the other side
+    together.py      several workers that train as one
 
     networks.py      the networks themselves         ┐
     feeding.py       records into batches            │ these import MindSpore: only the worker

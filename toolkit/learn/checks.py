@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from toolkit.errors import ConfigError
 from toolkit.learn.catalogue import NETWORKS, check_format
-from toolkit.learn.settings import DataSettings, ExportSettings, ModelSettings, TrainSettings
+from toolkit.learn.settings import DataSettings, ExportSettings, ModelSettings, TrainSettings, Where
 
 
 def check(
@@ -38,6 +38,9 @@ def _ranges(
         "train.seed": (train.seed, 0),
         "train.threads": (train.threads, 0),
         "train.workers": (train.workers, 1),
+        "train.loaders": (train.loaders, 1),
+        "train.patience": (1 if train.patience is None else train.patience, 1),
+        "train.remote.attempts": (train.remote.attempts, 0),
         "train.crop": (train.crop, 0),
         "train.evaluate_every": (train.evaluate_every, 0),
         "train.keep_checkpoints": (train.keep_checkpoints, 1),
@@ -78,6 +81,10 @@ def _fit(
         yield f"preprocess.size: {list(size)} is too small, {model.name} takes {least} a side"
     if train.epochs and train.warmup_epochs > train.epochs:
         yield f"train.warmup_epochs: {train.warmup_epochs} is more than train.epochs={train.epochs}"
+    if train.patience is not None and not train.evaluate_every:
+        yield "train.patience: needs evaluations on the way, train.evaluate_every is 0"
+    if train.where is Where.ssh and not train.remote.host:
+        yield "train.remote.host: train.where=ssh needs a host of the inventory"
     try:
         check_format(export.format, train.device_target)
     except ConfigError as error:

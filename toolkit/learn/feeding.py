@@ -2,7 +2,7 @@
 
 The order of an epoch and its random crops and mirrors are drawn from (seed, epoch, record) with NumPy, not by
 MindSpore's random operations: those draw from a state of the process and of each worker, so that neither a
-resumed training nor another number of workers would see the same pictures.
+resumed training nor another number of loaders would see the same pictures.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Varied(Records):
         super().__init__(images, labels, order)
         self.crop = crop
         random = np.random.default_rng([*seed, 1])
-        # Drawn for all records at once: what a record gets depends on neither workers nor batches.
+        # Drawn for all records at once: what a record gets depends on neither loaders nor batches.
         self.offsets = random.integers(0, 2 * crop + 1, (len(images), 2))
         self.mirrored = (random.random(len(images)) < 0.5) & flip
 
@@ -73,27 +73,34 @@ class Varied(Records):
         return np.ascontiguousarray(image), label
 
 
-def workers(wanted: int) -> int:
+def loaders(wanted: int) -> int:
     """At most one a core: MindSpore raises ValueError for more."""
     return max(1, min(wanted, os.cpu_count() or 1))
 
 
 def training_batches(
-    images: Images, labels: Labels, spec: Preprocess, settings: TrainSettings, epoch: int
+    images: Images, labels: Labels, spec: Preprocess, settings: TrainSettings, epoch: int, rank: int = 0
 ) -> Iterator[tuple[ms.Tensor, ms.Tensor]]:
-    """Yield the batches of ``epoch`` (from 1), float32 [B,3,H,W] and int32 [B], whole ones only."""
+    """Yield the batches of ``epoch`` (from 1), float32 [B,3,H,W] and int32 [B], whole ones only.
+
+    Of ``settings.workers`` processes each, by its ``rank``, gets its own part of every step's pictures.
+    """
     seed = [settings.seed, epoch]
     order = np.random.default_rng([*seed, 0]).permutation(len(images))
+    if settings.workers > 1:
+        whole = len(images) // (settings.batch_size * settings.workers)
+        steps = order[: whole * settings.workers * settings.batch_size]
+        order = steps.reshape(whole, settings.workers, settings.batch_size)[:, rank].reshape(-1)
     source: Records
     if settings.crop or settings.flip:
         source = Varied(images, labels, order, settings.crop, settings.flip, seed)
     else:
         source = Records(images, labels, order)
-    yield from _batches(source, spec, settings.batch_size, settings.workers, drop_remainder=True)
+    yield from _batches(source, spec, settings.batch_size, settings.loaders, drop_remainder=True)
 
 
 def evaluation_batches(
-    images: Images, labels: Labels, spec: Preprocess, batch_size: int, wanted_workers: int
+    images: Images, labels: Labels, spec: Preprocess, batch_size: int, wanted_loaders: int
 ) -> Iterator[tuple[ms.Tensor, npt.NDArray[np.int32]]]:
     """Yield every record once, in order: float32 [B,3,H,W], and the labels of those that count, int32 [≤ B].
 
@@ -102,14 +109,14 @@ def evaluation_batches(
     missing = -len(images) % batch_size
     order = np.concatenate([np.arange(len(images)), np.zeros(missing, np.int64)])
     left = len(images)
-    batches = _batches(Records(images, labels, order), spec, batch_size, wanted_workers, drop_remainder=False)
+    batches = _batches(Records(images, labels, order), spec, batch_size, wanted_loaders, drop_remainder=False)
     for pictures, answers in batches:
         yield pictures, answers.asnumpy()[: min(left, batch_size)]
         left -= batch_size
 
 
 def _batches(
-    source: Records, spec: Preprocess, batch_size: int, wanted_workers: int, *, drop_remainder: bool
+    source: Records, spec: Preprocess, batch_size: int, wanted_loaders: int, *, drop_remainder: bool
 ) -> Iterator[tuple[ms.Tensor, ms.Tensor]]:
     dataset: Any = ds.GeneratorDataset(
         source, ["image", "label"], shuffle=False, num_parallel_workers=1, python_multiprocessing=False
@@ -117,7 +124,7 @@ def _batches(
     # The network is always trained channels first; an exported one for NHWC turns its input by itself.
     channels_first = dataclasses.replace(spec, layout="NCHW")
     operations = mindspore_transforms(channels_first, False, source=source.images.shape[1:3])
-    dataset = dataset.map(operations, ["image"], num_parallel_workers=workers(wanted_workers))
+    dataset = dataset.map(operations, ["image"], num_parallel_workers=loaders(wanted_loaders))
     dataset = dataset.batch(batch_size, drop_remainder=drop_remainder, num_parallel_workers=1)
     for pictures, answers in dataset.create_tuple_iterator(num_epochs=1):
         yield pictures, answers.reshape((-1,))

@@ -43,10 +43,11 @@ def learning_rates(settings: TrainSettings, steps_per_epoch: int) -> npt.NDArray
 
 
 def threads(settings: TrainSettings) -> int:
-    """Return the number of threads MindSpore computes with: ``train.threads``, or one a core."""
+    """Return how many threads each process computes with: ``train.threads``, or its share of the cores."""
     if settings.threads:
         return settings.threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // settings.workers)
 
 
 def facts(settings: TrainSettings) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def facts(settings: TrainSettings) -> dict[str, Any]:
 
 
 # These change neither weights nor history: a training can be gone on with under other values.
-_IRRELEVANT = ("workers", "evaluate_every", "keep_checkpoints", "final", "where")
+_IRRELEVANT = ("loaders", "evaluate_every", "patience", "keep_checkpoints", "final", "where", "remote")
 
 
 def digest(model: ModelSettings, spec: Preprocess, settings: TrainSettings, data: str) -> str:

@@ -7,9 +7,9 @@ gets them as JSON. Members of the enumerations are named exactly as users type t
 import dataclasses
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 
 class DataKind(str, Enum):
@@ -130,6 +130,23 @@ class ModelSettings:
 
 
 @dataclass
+class RemoteSettings:
+    """The machine that trains with ``train.where=ssh``. Nothing of this decides the result."""
+
+    host: str = ""
+    """a host of the inventory"""
+    python: str = "python3"
+    """its interpreter that has MindSpore"""
+    activate: str = ""
+    """script that it sources first, such as /usr/local/Ascend/ascend-toolkit/set_env.sh; empty: what CANN's
+    toolkit of the host's profile needs"""
+    attempts: int = 20
+    """how often in a row a lost connection is taken up again; the training goes on meanwhile"""
+    cancel: bool = False
+    """end the training that runs there instead of following it"""
+
+
+@dataclass
 class TrainSettings:
     """The training recipe."""
 
@@ -159,7 +176,10 @@ class TrainSettings:
     threads: int = 0
     """threads MindSpore computes with, 0: one a core. Another number gives other (equally good) weights"""
     workers: int = 1
-    """parallel workers that prepare pictures; at most the machine's cores are used"""
+    """processes that train together, data-parallel, each with a batch and (on Ascend) a chip of its own;
+    started by MindSpore's msrun. Another number gives other weights"""
+    loaders: int = 1
+    """parallel threads that prepare pictures; at most the machine's cores are used"""
     onednn_max_isa: str = "AVX2"
     """instruction set oneDNN may use, set unless ONEDNN_MAX_CPU_ISA is: above AVX2 it falls back to its
     reference convolution, 40 to 90 times slower; empty: leave it alone"""
@@ -170,10 +190,13 @@ class TrainSettings:
     """mirror every second picture, at random"""
     evaluate_every: int = 1
     """epochs between evaluations on the held-out pictures; after the last epoch always; 0: only then"""
+    patience: int | None = None
+    """early stop: so many epochs without a better held-out accuracy; null: never"""
     keep_checkpoints: int = 2
     """epoch checkpoints that are kept, with the optimizer's state (besides the best)"""
     final: Final = Final.last
     where: Where = Where.local
+    remote: RemoteSettings = field(default_factory=RemoteSettings)
 
 
 @dataclass
@@ -217,6 +240,8 @@ def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
         hint = hints.get(key)
         if isinstance(hint, type) and issubclass(hint, Enum):
             given[key] = hint(value)
+        elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+            given[key] = from_json(cast("type[Any]", hint), value)
         elif isinstance(value, list) and "tuple" in str(hint):
             given[key] = tuple(value)
     return kind(**given)

@@ -3,6 +3,9 @@
 One compiled step (forward, backward, Momentum) in graph mode; after every epoch an evaluation, a line of
 history and a checkpoint. Order, crops and weights come from seeds (see ``feeding`` and ``networks``), so the
 same settings give the same losses to the last bit on the same number of threads, resumed or not.
+
+With ``train.workers`` above 1 each of them runs this loop on its own part of every step's pictures; MindSpore
+averages the gradients, so that all hold the same weights. The first one evaluates, writes and reports.
 """
 
 from __future__ import annotations
@@ -24,10 +27,10 @@ from mindspore import nn
 from mindspore.train import amp
 
 from toolkit.errors import DeployError, InputError
-from toolkit.learn import checkpoints, networks, recipe
+from toolkit.learn import checkpoints, networks, recipe, together
 from toolkit.learn.feeding import evaluation_batches, training_batches
 from toolkit.learn.layout import Images, Labels, read_classes, read_split
-from toolkit.learn.settings import AmpLevel, Device, Final, ModelSettings, TrainSettings
+from toolkit.learn.settings import AmpLevel, Device, Final, ModelSettings, Split, TrainSettings
 from toolkit.preprocess import Preprocess
 from toolkit.ui.events import Emit, Event
 
@@ -44,6 +47,9 @@ class TrainReport:
     """file name of the result: weights alone"""
     sha256: str
     epochs: int
+    """asked for"""
+    stopped_after: int
+    """epoch of an early stop; 0: all epochs were trained"""
     steps: int
     parameters: int
     """numbers in the network that are trained"""
@@ -74,8 +80,8 @@ def set_up(settings: TrainSettings) -> None:
         ms.set_context(mode=ms.GRAPH_MODE)
         if settings.device_target is Device.Ascend:
             ms.set_context(deterministic="ON")
-        if settings.threads:
-            ms.set_context(runtime_num_threads=settings.threads)
+        if settings.threads or settings.workers > 1:
+            ms.set_context(runtime_num_threads=recipe.threads(settings))
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].split(". ")[0]
         raise InputError(
@@ -101,10 +107,13 @@ class Training:
         self.model, self.spec, self.settings = model, spec, settings
         self.out, self.state, self.emit, self.stop = out, state, emit, stop
         self.warnings: list[str] = []
+        self.stopped_after = 0
+        self.rank = together.join(settings)
+        self.chief = self.rank == 0
         height, width = spec.size
         self.network = networks.build(model.name, model.classes, height, width, settings.seed)
 
-    def run(self, data_dir: Path | None) -> TrainReport:
+    def run(self, data_dir: Path | None) -> TrainReport | None:
         """Train; see :func:`train`."""
         started = time.monotonic()
         self.out.mkdir(parents=True, exist_ok=True)
@@ -114,21 +123,27 @@ class Training:
             if data_dir is None:
                 raise InputError(f"train.epochs={self.settings.epochs}: there are no pictures to train with")
             resumed, steps = self._epochs(data_dir)
-        else:
+        elif self.chief:
             checkpoints.save_weights(self.network, self.out / "last.ckpt")
-        self._write_history()
+        if self.chief:
+            self._write_history()
+        if not self.chief:
+            return None
         return self._report(resumed, steps, time.monotonic() - started)
 
     def _epochs(self, data_dir: Path) -> tuple[int, int]:
         settings = self.settings
         images, labels = self._records(data_dir, settings.split.value)
         held_out = self._records(data_dir, "test")
-        per_epoch = len(images) // settings.batch_size
+        per_epoch = len(images) // (settings.batch_size * settings.workers)
         if not per_epoch:
+            each = f" for each of {settings.workers}" if settings.workers > 1 else ""
             raise InputError(
-                f"{data_dir}: {len(images)} pictures don't fill one batch of {settings.batch_size}",
+                f"{data_dir}: {len(images)} pictures don't fill one batch of {settings.batch_size}{each}",
                 hint="take a smaller train.batch_size",
             )
+        if settings.split is Split.all and self.chief:
+            self._warn("train.split=all: trained with the held-out pictures, so accuracies say nothing")
         self.rates = recipe.learning_rates(settings, per_epoch)
         self._build_step()
         self.recipe = recipe.digest(self.model, self.spec, settings, _digest(images, labels))
@@ -144,13 +159,31 @@ class Training:
             )
         )
         clock = _Clock(self.emit, settings, per_epoch, first)
-        for epoch in range(first, settings.epochs + 1):
+        epoch = first - 1
+        while epoch < settings.epochs and not self._patience_ended():
+            epoch += 1
             loss = self._epoch(images, labels, epoch, clock)
-            due = settings.evaluate_every and epoch % settings.evaluate_every == 0
-            accuracy = self.accuracy(*held_out) if due or epoch == settings.epochs else None
+            due = epoch % (settings.evaluate_every or settings.epochs) == 0 or epoch == settings.epochs
+            accuracy = self.accuracy(*held_out) if due and self.chief else None
+            loss, accuracy = together.agree(settings.workers, loss, accuracy, due)
             self._end_epoch(epoch, loss, accuracy, per_epoch, clock)
-        checkpoints.save_weights(self.network, self.out / "last.ckpt")
-        return first - 1, settings.epochs * per_epoch
+        if epoch < settings.epochs:
+            self.stopped_after = epoch
+            text = f"stopped after epoch {epoch}: no better than epoch {self._best()[0]}"
+            self.emit(Event("log", text, stage=STAGE))
+        if self.chief:
+            checkpoints.save_weights(self.network, self.out / "last.ckpt")
+        return first - 1, epoch * per_epoch
+
+    def _patience_ended(self) -> bool:
+        """Have ``train.patience`` epochs brought no better accuracy? Only an evaluation can tell."""
+        if self.settings.patience is None or not self.history or self.history[-1]["accuracy"] is None:
+            return False
+        return int(self.history[-1]["epoch"] or 0) - self._best()[0] >= self.settings.patience
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.emit(Event("warning", text, stage=STAGE))
 
     def _records(self, data_dir: Path, split: str) -> tuple[Images, Labels]:
         images, labels = read_split(data_dir, split)
@@ -191,9 +224,8 @@ class Training:
         """Load the newest whole checkpoint into network and optimizer; return its epoch, or 0."""
         self.state.mkdir(parents=True, exist_ok=True)
         saved, warnings = checkpoints.newest(self.state, self.recipe)
-        for warning in warnings:
-            self.warnings.append(warning)
-            self.emit(Event("warning", warning, stage=STAGE))
+        for warning in warnings if self.chief else ():
+            self._warn(warning)
         if saved is None:
             return 0
         checkpoints.load(saved.path, self.step, f"this training ({self.model.name})")
@@ -205,7 +237,8 @@ class Training:
         # Reading a loss waits for the device: on Ascend that would leave it idle between steps.
         every = 1 if self.settings.device_target is Device.CPU else 20
         losses: list[ms.Tensor] = []
-        for pictures, answers in training_batches(images, labels, self.spec, self.settings, epoch):
+        batches = training_batches(images, labels, self.spec, self.settings, epoch, self.rank)
+        for pictures, answers in batches:
             losses.append(self.step(pictures, answers))
             if len(losses) % every == 0:
                 loss = float(losses[-1].asnumpy())
@@ -227,6 +260,8 @@ class Training:
         self.history.append(
             {"epoch": epoch, "loss": loss, "accuracy": accuracy, "lr": rate, "seconds": seconds}
         )
+        if not self.chief:
+            return
         if accuracy is not None and self._best()[0] == epoch:
             checkpoints.save_weights(self.network, self.state / "best.ckpt")
         state = {"recipe": self.recipe, "history": self.history}
@@ -247,7 +282,7 @@ class Training:
         self.network.set_train(False)
         right = 0
         batches = evaluation_batches(
-            images, labels, self.spec, self.settings.batch_size, self.settings.workers
+            images, labels, self.spec, self.settings.batch_size, self.settings.loaders
         )
         for pictures, answers in batches:
             logits = self.network(pictures).asnumpy()
@@ -276,6 +311,7 @@ class Training:
             checkpoint=result.name,
             sha256=checkpoints.sha256(result),
             epochs=self.settings.epochs,
+            stopped_after=self.stopped_after,
             steps=steps,
             parameters=sum(parameter.size for parameter in self.network.trainable_params()),
             accuracy=best if took_best else (last["accuracy"] if last else None),
@@ -308,7 +344,8 @@ class _Clock:
         if self.second_step is None:
             self.second_step = now  # the first step compiles the graph: it says nothing about the others
             self.done_before = (epoch - 1) * self.per_epoch + step
-        if now - self.told >= 0.2:
+        # The last step of an epoch is told with its evaluation.
+        if now - self.told >= 0.2 and step < self.per_epoch:
             self._tell(epoch, (epoch - 1) * self.per_epoch + step, loss, now)
 
     def end_epoch(self, epoch: int, loss: float, accuracy: float | None) -> float:
@@ -362,13 +399,15 @@ def train(
     emit: Emit,
     stop: threading.Event,
     state: Path | None = None,
-) -> TrainReport:
+) -> TrainReport | None:
     """Train ``model`` on the pictures of ``data_dir`` (CIFAR-10's layout) and write the result into ``out``.
 
     Writes ``model.ckpt`` (the result), ``last.ckpt``, ``best.ckpt`` (weights alone) and ``history.csv``
     (epoch, loss, accuracy, lr; with seconds too in ``state``); checkpoints of epochs go to a folder of the
     recipe in ``state`` (default ``out/checkpoints``), and a training that finds some there goes on from the
     newest whole one. ``epochs=0`` writes the seeded initial weights and needs no ``data_dir``.
+
+    Of several workers the first returns a report, the others None.
 
     Setting ``stop`` ends it after the current step with KeyboardInterrupt; what is on disk stays valid.
     InputError for data that cannot be used, DeployError where the loss stops being a number.

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import toolkit
-from toolkit import errors
-from toolkit.learn import recipe
+from toolkit import errors, paths
+from toolkit.learn import curves, recipe
 from toolkit.learn.catalogue import check_format
 from toolkit.learn.settings import (
     DataSettings,
@@ -57,8 +57,9 @@ def train(
 ) -> dict[str, Any]:
     """Train in a worker and return its report with a ``summary``.
 
-    ``out`` gets ``model.ckpt``, ``last.ckpt``, ``best.ckpt`` and ``history.csv``, the same bytes for the same
-    settings. ``work`` keeps the checkpoints of epochs, from which an interrupted training goes on.
+    ``out`` gets ``model.ckpt``, ``last.ckpt``, ``best.ckpt``, ``history.csv`` and ``curves.png``, the same
+    bytes for the same settings. ``work`` keeps the checkpoints of epochs, from which an interrupted training
+    goes on.
     """
     if settings.where is not Where.local:
         raise errors.ConfigError(
@@ -66,11 +67,22 @@ def train(
             hint="take train.where=local",
         )
     job = train_job(data_dir, model, preprocess, settings, out, work / "checkpoints")
-    report = run_worker("train", job, work, emit)
+    return finished(run_worker("train", job, work, emit), model, settings, data, out)
+
+
+def finished(
+    report: dict[str, Any], model: ModelSettings, settings: TrainSettings, data: DataSettings, out: Path
+) -> dict[str, Any]:
+    """Draw ``curves.png`` into ``out`` and return a training's report with its ``summary``."""
+    cache = paths.home() / "cache" / "matplotlib"
+    curves.draw(report["history"], out / "curves.png", f"{model.name}, {data.name}", cache)
     if report["accuracy"] is None:
         said = "seeded initial weights, untrained" if not settings.epochs else f"loss {report['loss']:.4f}"
     else:
-        said = f"{report['accuracy']:.2%} of the held-out {data.name} right, {settings.epochs} epochs"
+        epochs = report["stopped_after"] or settings.epochs
+        said = f"{report['accuracy']:.2%} of the held-out {data.name} right, {epochs} epochs"
+    if report["stopped_after"]:
+        said += f" of {settings.epochs}, no better since epoch {report['best_epoch']}"
     if report["resumed_from"]:
         said += f", gone on after epoch {report['resumed_from']}"
     return {**report, "summary": said}

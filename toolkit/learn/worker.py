@@ -1,5 +1,7 @@
 """The process that trains or exports: ``python -m toolkit.learn.worker train|export JOB.json``.
 
+With ``train.workers`` above 1 it starts that many of itself (see ``together``) and passes on what they tell.
+
 Writes JSON lines to standard output: ``{"event": {…}}`` as it goes, at the end ``{"result": {…}}`` or
 ``{"error": {"class", "message", "hint"}}``; the exit status is 0 or the error's exit code. Stops after the
 current step when its standard input ends, on SIGTERM and on SIGINT. All that MindSpore prints goes to
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from toolkit.errors import DeployError, InputError
+from toolkit.learn import together
 from toolkit.learn.settings import Device, ExportSettings, ModelSettings, TrainSettings, from_json, to_json
 from toolkit.preprocess import Preprocess
 from toolkit.ui.events import Emit, Event
@@ -33,6 +36,11 @@ def run_train(job: Job, emit: Emit, stop: threading.Event) -> dict[str, Any]:
     prepare_environment(settings)
     from toolkit.learn import training
 
+    if together.scheduling():
+        training.set_up(settings)
+        together.join(settings)
+        return {}
+
     report = training.train(
         None if job["data"] is None else Path(job["data"]),
         from_json(ModelSettings, job["model"]),
@@ -43,7 +51,7 @@ def run_train(job: Job, emit: Emit, stop: threading.Event) -> dict[str, Any]:
         stop,
         None if job["state"] is None else Path(job["state"]),
     )
-    return to_json(report)
+    return to_json(report) if report is not None else {}
 
 
 def run_export(job: Job, emit: Emit, stop: threading.Event) -> dict[str, Any]:
@@ -88,6 +96,9 @@ def prepare_environment(settings: TrainSettings) -> None:
 def main(arguments: list[str]) -> int:
     """Do the job and return the exit status."""
     kind, path = arguments
+    job = json.loads(Path(path).read_text("utf-8"))
+    if together.inside():
+        return _one_of_many(kind, job)
     # MindSpore, its C++ and what it calls print to descriptor 1: that becomes standard error, the line is
     # ours alone.
     line = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
@@ -96,13 +107,36 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
-    job = json.loads(Path(path).read_text("utf-8"))
+    if kind == "train" and job["train"]["workers"] > 1:
+        settings = from_json(TrainSettings, job["train"])
+        status = together.launch(arguments, settings, lambda text: _write(line, text), stop)
+        if status == together.STOPPED:
+            _say(line, {"error": {"class": "KeyboardInterrupt", "message": "interrupted", "hint": ""}})
+        return status
+    return _do(kind, job, line, stop)
+
+
+def _one_of_many(kind: str, job: Job) -> int:
+    """Do the job as one of several processes. The first reports; an error is told by whoever meets it."""
+    end = together.leave_with_input()
+    with open(os.environ[together.LINE], "w", buffering=1, encoding="utf-8") as line:
+        status = _do(kind, job, line, threading.Event(), chief=os.environ.get(together.RANK) == "0")
+    if status == 0:
+        end.join()  # who goes before the others have what they need is taken for lost
+    return status
+
+
+def _do(kind: str, job: Job, line: IO[str], stop: threading.Event, *, chief: bool = True) -> int:
+    chief = chief and not together.scheduling()
 
     def emit(event: Event) -> None:
-        _say(line, {"event": dataclasses.asdict(event)})
+        if chief:
+            _say(line, {"event": dataclasses.asdict(event)})
 
     try:
-        _say(line, {"result": JOBS[kind](job, emit, stop)})
+        result = JOBS[kind](job, emit, stop)
+        if chief:
+            _say(line, {"result": result})
     except KeyboardInterrupt:
         _say(line, {"error": {"class": "KeyboardInterrupt", "message": "interrupted", "hint": ""}})
         return 130
@@ -112,6 +146,8 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
     except Exception as error:
         traceback.print_exc()
+        if together.scheduling():
+            return 1  # it only says that a worker is gone, which that one or msrun tell better
         first = (str(error).strip().splitlines() or [""])[0]
         _say(line, {"error": {"class": type(error).__name__, "message": first, "hint": ""}})
         return 1
@@ -119,8 +155,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _say(line: IO[str], what: dict[str, Any]) -> None:
+    _write(line, json.dumps(what))
+
+
+def _write(line: IO[str], text: str) -> None:
     try:
-        line.write(json.dumps(what) + "\n")
+        line.write(text + "\n")
         line.flush()
     except (BrokenPipeError, ValueError):
         pass  # nobody listens any more; the end of standard input says so too
