@@ -238,13 +238,14 @@ class Bucket:
             before = done
             try:
                 while done < size:
-                    chunk = stream.read(min(CHUNK, size - done))
+                    try:
+                        chunk = stream.read(min(CHUNK, size - done))
+                    except Exception:  # the SDK's own for a short body is a bare one
+                        break
                     if not chunk:
                         break
                     write(offset + done, chunk)
                     done += len(chunk)
-            except (OSError, http.client.HTTPException):
-                pass  # the connection broke: what is missing is asked for again
             finally:
                 with contextlib.suppress(Exception):
                     stream.close()
@@ -260,7 +261,7 @@ class Bucket:
     def _ask(
         self, verb: str, key: str, method: str, *arguments: Any, missing: bool = False, **named: Any
     ) -> Any:
-        """The answer of the SDK's ``method`` for this bucket; None where nothing is there and ``missing`` allows it.
+        """The answer of the SDK's ``method``; None where nothing is there and ``missing`` allows it.
 
         ``verb`` and ``key`` are for the message of the CloudError that is raised otherwise.
         """
