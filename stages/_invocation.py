@@ -23,6 +23,7 @@ class Flags:
     debug: bool = False
     detailed_exitcode: bool = False
     until_done: bool = False
+    attach: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from toolkit.cloud import training as cloud_training
 from toolkit.config.schema import Config
 from toolkit.errors import InputError
 from toolkit.learn import training_job
-from toolkit.learn.settings import to_json
+from toolkit.learn.settings import Where, to_json
 from toolkit.pipeline import Context
 
 NAME = "export"
@@ -62,6 +63,10 @@ def run(context: Context) -> Mapping[str, Any]:
             raise InputError(f"model.from: {given} is empty")
         shutil.copyfile(given, context.out / f"model{given.suffix}")
         return {"summary": f"{given.name}, as it is"}
+    if given is None and config.train.where is Where.modelarts:
+        exported = cloud_training.exported(config, context.inputs["train"], context.out)
+        if exported is not None:
+            return exported
     checkpoint = given if given is not None else context.inputs["train"] / "model.ckpt"
     return training_job.export(
         checkpoint,

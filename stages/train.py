@@ -7,9 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from toolkit.cloud import training as cloud_training
 from toolkit.config.schema import Config
 from toolkit.learn import training_job
-from toolkit.learn.settings import to_json
+from toolkit.learn.settings import Where, to_json
 from toolkit.pipeline import Context
 
 NAME = "train"
@@ -39,10 +40,18 @@ def settings(config: Config) -> Mapping[str, Any]:
     spec = to_json(config.preprocess)
     for key in ("aipp",):
         spec.pop(key, None)
-    return {"model": model, "train": recipe, "preprocess": spec}
+    deciding: dict[str, Any] = {"model": model, "train": recipe, "preprocess": spec}
+    if config.train.where is Where.modelarts:
+        # Other machines, and the only ones that export to AIR: their results are not those of this one.
+        recipe.pop("threads")
+        deciding["where"] = config.train.where.value
+    return deciding
 
 
 def tools(config: Config) -> Mapping[str, str]:
+    if config.train.where is Where.modelarts:
+        chosen = config.modelarts
+        return {"modelarts": chosen.image_url or chosen.engine_id or f"{chosen.engine_name} {chosen.engine_version}"}
     return {"mindspore": version("mindspore")}
 
 
@@ -52,6 +61,15 @@ def files(config: Config) -> Mapping[str, Path]:
 
 def run(context: Context) -> Mapping[str, Any]:
     config = context.config
+    if config.train.where is Where.modelarts:
+        return cloud_training.train(
+            config,
+            context.inputs.get("data"),
+            out=context.out,
+            work=context.work,
+            emit=context.emit,
+            attach=bool(context.services.get("attach")),
+        )
     report = training_job.train(
         context.inputs.get("data"),
         config.model,
