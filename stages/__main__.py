@@ -51,6 +51,7 @@ flags
   --debug              tracebacks and the tools' whole output
   --detailed-exitcode  plan: exit with 3 when something would change
   --until-done         apply: go on until the boards that are offline now have it too
+  --attach             train.where=modelarts: follow the job that there is, never start one
   -m, --config-dir, --hydra-help, …      Hydra's own
 
 exit codes
@@ -263,13 +264,13 @@ def _task(
 
     from stages import _registry
     from stages._invocation import Flags, Invocation
-    from toolkit.config.store import load
+    from stages._loading import load
 
     overrides = list(HydraConfig.get().overrides.task)
     invocation = Invocation(
         verb=verb,
         composed=composed,
-        config=load(composed),
+        config=load(composed, shown.show),
         overrides=overrides,
         flags=flags or Flags(),
         renderer=shown,

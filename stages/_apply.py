@@ -75,9 +75,9 @@ def run_stage(invocation: Invocation) -> int:
     try:
         if needs_host:
             with reach(invocation, targets, build_host=True) as places:
-                made = [_build(target, store, [name], places, run, emit)[name] for target in targets]
+                made = [_build(target, store, [name], places, run, emit, invocation.flags.attach)[name] for target in targets]
         else:
-            made = [_build(target, store, [name], None, run, emit)[name] for target in targets]
+            made = [_build(target, store, [name], None, run, emit, invocation.flags.attach)[name] for target in targets]
         for artefact in made:
             invocation.renderer.data(
                 {"stage": name, "artefact": artefact.digest, "path": str(artefact.path)},
@@ -137,9 +137,15 @@ def _someone_answers(targets: list[Target], places: Places, emit: Emit) -> None:
 
 
 def _build(
-    target: Target, store: Store, wanted: list[str], places: Places | None, run: RunFolder, emit: Emit
+    target: Target,
+    store: Store,
+    wanted: list[str],
+    places: Places | None,
+    run: RunFolder,
+    emit: Emit,
+    attach: bool = False,
 ) -> dict[str, Artefact]:
-    services: dict[str, Any] = {"run_folder": run.path}
+    services: dict[str, Any] = {"run_folder": run.path, "attach": attach}
     if places is not None and target.name in places.convert:
         services["convert_host"] = places.convert[target.name]
     return pipeline.build(
@@ -158,7 +164,7 @@ def _roll_out(
 ) -> list[Outcome]:
     jobs: list[BoardJob] = []
     for target in targets:
-        made = _build(target, store, ["package"], places, run, emit)
+        made = _build(target, store, ["package"], places, run, emit, invocation.flags.attach)
         jobs += _jobs(target, made["package"], places, run)
     stages = _registry.board_stages()
     engine = invocation.config.engine

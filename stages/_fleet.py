@@ -13,11 +13,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from stages._invocation import Invocation
+from stages._loading import load
 from toolkit import inventory, paths
 from toolkit.cann.environment import toolkit_script
 from toolkit.cann.host import ConvertHost
 from toolkit.config.schema import BoardSettings, Config
-from toolkit.config.store import load
 from toolkit.errors import ConfigError, UsageError
 from toolkit.inventory import Board
 from toolkit.remote.address import Address, Limits
@@ -87,7 +87,7 @@ def _config_for(invocation: Invocation, board: Board) -> Config:
         if key not in typed:
             OmegaConf.update(composed, key, value, merge=True)
     try:
-        return load(composed)
+        return load(composed, invocation.renderer.show)
     except ConfigError as error:
         raise ConfigError(f"board {board.name}: {error}", hint=error.hint, problems=error.problems) from error
 

@@ -1,4 +1,4 @@
-"""The stages' side of training in ModelArts: from the config to the job, and from its results to the stages'."""
+"""The stages' side of training in ModelArts: from the config to the job, and back from its results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit.cloud import jobs
 from toolkit.errors import ConfigError, InputError
 from toolkit.learn import training_job
 from toolkit.learn.catalogue import check_format
-from toolkit.learn.settings import RemoteSettings, Where, to_json
+from toolkit.learn.settings import RemoteSettings, Where
 from toolkit.ui.events import Emit
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def train(
 def exported(config: Config, trained: Path, out: Path) -> Mapping[str, Any] | None:
     """Take the exported network that came with the training, if it is the one that is wanted now.
 
-    None where another format or shape is wanted and this machine can export it from the checkpoint. ConfigError where
-    only an Ascend could.
+    None where another format or shape is wanted and this machine can export it from the checkpoint. ConfigError
+    where only an Ascend could.
     """
     folder = trained / "export"
     if not folder.is_dir():
@@ -65,7 +65,7 @@ def exported(config: Config, trained: Path, out: Path) -> Mapping[str, Any] | No
     if settings != job_of(config)["export"]:
         if check_format(config.export.format, config.train.device_target) == "air":
             raise ConfigError(
-                "export: the AIR that came with the training was made with other settings, and only an Ascend makes one",
+                "export: the AIR that came with the training was made with other settings; only an Ascend exports AIR",
                 hint="train it anew, or take export.format=onnx",
             )
         return None
