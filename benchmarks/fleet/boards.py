@@ -13,6 +13,7 @@ only the boards see, each with a /home, /run and /tmp of its own.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -35,6 +36,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent
 _BOARDS_NET = "198.18.0.0/16"
 _HUB, _CLIENT, _CLIENT_HUB = "198.18.255.254", "198.19.0.1", "198.19.0.2"
 _FAR_CLIENT, _FAR_HUB = "198.19.1.1", "198.19.1.2"
+
+_number = itertools.count(1)
 
 _BOARD = """
 set -e
@@ -107,7 +110,7 @@ class Fleet:
         if not 1 <= count <= 1000:
             raise ValueError(f"{count} boards: 1 to 1000 are possible on one bridge")
         self.folder = folder
-        self._prefix = f"fleet{os.getpid()}-"
+        self._prefix = f"fleet{os.getpid()}-{next(_number)}-"
         self.client = f"{self._prefix}client"
         self._hub = f"{self._prefix}hub"
         self.boards = [
@@ -343,7 +346,7 @@ def _namespaces() -> Sequence[str]:
 def _sweep() -> None:
     """Remove what a killed run left behind: namespaces named after processes that are gone."""
     for name in _namespaces():
-        found = re.fullmatch(r"fleet(\d+)-(hub|client|b\d+)", name)
+        found = re.fullmatch(r"fleet(\d+)-\d+-(hub|client|b\d+)", name)
         if found and not Path("/proc", found[1]).exists():
             subprocess.run(["ip", "netns", "del", name], check=False)
 

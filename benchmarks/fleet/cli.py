@@ -82,6 +82,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--model-mb", type=float, default=60, help="size of the model, in 10^6 bytes")
     add("--rtt", default="0,20", help="round-trip times in ms")
     add("--peers", type=words(peers.NAMES), default="all", help=f"from {','.join(peers.NAMES)}")
+    add("--far-peers", type=words(peers.NAMES), default=",".join(name for name in peers.NAMES if name != "scp"),
+        help="those of --peers that also run with a delay (scp takes half a minute a board at 20 ms)")
     add("--scenarios", type=words(SCENARIOS), default="all", help=f"from {','.join(SCENARIOS)}; first is needed")
     add("--disk", default="/dev/shm", help="the boards' disk: a folder; in memory fsync costs nothing")
     add("--round-trips", action="store_true", help="count those of a board with nothing changed, and of Fabric")
@@ -182,6 +184,8 @@ def _rollouts(options: argparse.Namespace, names: list[str], scratch: Path) -> t
             shift = number % len(names)
             for rtt in options.rtt:
                 for name in names[shift:] + names[:shift]:
+                    if rtt and name not in options.far_peers:
+                        continue
                     peer, site = sites[name]
                     try:
                         taken = _turn(options.scenarios, peer, site, workload, rtt, wholly=number == 1)

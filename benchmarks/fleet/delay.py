@@ -7,6 +7,7 @@ Started inside the hub's namespace with the client's as its argument. One line o
 
     ready            {}                             the devices t0 (in the client's namespace) and t1 are there
     rtt 20           {}                             milliseconds, from now on; forgets what was counted
+    trace 198.18.0.2 {"packets": [[12.1, "up", 48, 0], …]}   ms since the first, way, bytes, clock; the first 1000
     report           {"198.18.0.2": {"round_trips": 8, "connections": 1, "turns": 9, "up": 5213, "down": 7311}}
 
 **round_trips** is exact, not a quotient of times: whenever a packet with payload (or a SYN) arrives, its
@@ -44,6 +45,7 @@ class Counter:
     def __init__(self) -> None:
         self.client = self.board = self.connections = self.turns = self.up = self.down = 0
         self._last_up = False
+        self.packets: list[tuple[float, str, int, int]] = []
 
     def leaves(self, up: bool, payload: int, syn: bool) -> int:
         """A packet that counts enters the line; returns the clock that it carries."""
@@ -54,7 +56,10 @@ class Counter:
         else:
             self.down += payload
         self._last_up = up
-        return self.client if up else self.board + 1
+        clock = self.client if up else self.board + 1
+        if len(self.packets) < 1000:
+            self.packets.append((time.monotonic(), "up" if up else "down", payload, clock))
+        return clock
 
     def arrives(self, up: bool, clock: int) -> None:
         if up:
@@ -116,6 +121,9 @@ class Line:
             self.counters.clear()
         elif words[0] == "report":
             return {socket.inet_ntoa(host): counter.report() for host, counter in self.counters.items()}
+        elif words[0] == "trace":
+            packets = self.counters[socket.inet_aton(words[1])].packets
+            return {"packets": [[round((when - packets[0][0]) * 1000, 1), *rest] for when, *rest in packets]}
         elif words[0] != "ready":
             return {"error": f"not a question: {words}"}
         return {}
@@ -126,6 +134,8 @@ class Line:
                 packet = os.read(end, 70_000)
             except BlockingIOError:
                 return
+            except OSError:
+                sys.exit(0)  # the device went with its namespace
             counter, clock = self._count(end == self._near, packet)
             self._waiting.append((time.monotonic() + self.delay, end, packet, counter, clock))
 
