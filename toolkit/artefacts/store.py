@@ -160,7 +160,7 @@ class Store:
         notes: Mapping[str, Any],
         seconds: float,
     ) -> Artefact:
-        """Move ``folder`` into the store, record it under ``fingerprint``, and clear the stage's work folder."""
+        """Move ``folder`` into the store, record it under ``fingerprint``, clear the stage's work folder."""
         digest = digest_folder(folder)
         final = self.path(digest)
         final.parent.mkdir(parents=True, exist_ok=True)
