@@ -45,7 +45,8 @@ class Context:
     services: Mapping[str, Any] = field(default_factory=dict)
 
     def say(self, text: str) -> None:
-        self.emit(Event("log", text))
+        """Tell people something worth a line."""
+        self.emit(Event("log", text, data={"show": True}))
 
 
 class Stage(Protocol):
@@ -192,7 +193,8 @@ def _build(
         with store.lock(name, fingerprint):
             artefact = store.find(name, fingerprint)
             if artefact is not None:
-                emit(Event("skip", "unchanged", stage=name, data={"notes": dict(artefact.notes)}))
+                told = {"notes": dict(artefact.notes), "artefact": artefact.digest}
+                emit(Event("skip", "unchanged", stage=name, data=told))
             else:
                 reasons = explain(parts, store.latest(name, config.app.name))
                 inputs = {need: store.bring(item) for need, item in inputs.items()}
@@ -235,7 +237,8 @@ def _make(
     artefact = store.keep(
         stage.NAME, fingerprint, out, parts=parts, group=config.app.name, notes=notes, seconds=seconds
     )
-    tagged(Event("done", str(notes.get("summary", "")), data={"seconds": seconds, "notes": dict(notes)}))
+    told = {"seconds": seconds, "notes": dict(notes), "artefact": artefact.digest}
+    tagged(Event("done", str(notes.get("summary", "")), data=told))
     return artefact
 
 

@@ -2,6 +2,7 @@
 
     deploy sim +board=200i_dk_a2 board.count=3         start boards, print how to log in, leave them up (Ctrl-C ends them)
     deploy sim up inventory=factory                    the same for a fleet
+    deploy sim up +board=200dk board.port=2222         on a port of your choice (several boards: the next ones)
     deploy sim run +board=200dk -- python3 program.py  run a program in such a board's environment, without SSH
     deploy sim shell +board=200dk                      a shell in it
 """
@@ -39,6 +40,10 @@ def run(invocation: Invocation) -> int:
         if word == "shell":
             invocation.renderer.close()
             return shell(_with_toolkit(boards[0]), root)
+        typed = any(item.startswith("board.port=") for item in invocation.overrides)
+        if typed and invocation.config.board is not None:
+            first = invocation.config.board.port
+            boards = [replace(board, port=first + number) for number, board in enumerate(boards)]
         return _up(invocation, boards, profiles)
     except SimulationError as error:
         raise ConfigError(f"sim: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +95,15 @@ def test_a_fleet_that_plain_ssh_reaches(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
     assert processes_of(home) == []
+
+
+@pytest.mark.e2e
+def test_a_port_in_use_is_one_clear_line(deploy: Deploy) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = deploy("sim", "up", "+board=200dk", f"board.port={port}")
+    assert done.code == 2
+    (error,) = done.of("error")
+    assert str(port) in error["text"]

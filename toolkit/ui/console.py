@@ -92,6 +92,7 @@ class TextRenderer:
         self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
         self._lock = threading.RLock()
         self._tasks: dict[tuple[str, str], TaskID] = {}
+        self._told: set[tuple[str, str]] = set()
         self._progress: Progress | None = None
         if live:
             self._progress = Progress(
@@ -164,6 +165,10 @@ class TextRenderer:
 
     def _end(self, event: Event) -> None:
         self._drop((event.stage, ""))
+        artefact = (event.stage, str(event.data.get("artefact", "")))
+        if event.kind == "skip" and artefact in self._told:
+            return  # several targets share it: once is enough
+        self._told.add(artefact)
         seconds = event.data.get("seconds")
         took = f"  [dim]{seconds:.1f} s[/]" if isinstance(seconds, float) else ""
         notes = event.data.get("notes")
