@@ -101,9 +101,9 @@ def missing_tools() -> list[str]:
 class Fleet:
     """Boards that are up, a namespace for the client, and a line to it with a delay. A context manager.
 
-    ``folder``: a new folder for all that belongs to the boards; their disk is where it lies. All processes end
-    with the ``with`` block, with this process at the latest; what a killed process left behind in names is
-    swept by the next one.
+    ``folder``: a new folder for all that belongs to the boards; their disk is where it lies. All processes
+    end with the ``with`` block, with this process at the latest; what a killed process left behind in names
+    is swept by the next one.
     """
 
     def __init__(self, count: int, folder: Path) -> None:
@@ -225,9 +225,9 @@ class Fleet:
         subprocess.run(["ip", "netns", "exec", self._hub, *forward], check=True)
 
     def _start_delay(self) -> None:
+        program = Path(__file__).with_name("delay.py")
         self._delay = subprocess.Popen(
-            [*_DIES_WITH_US, "ip", "netns", "exec", self._hub, sys.executable]
-            + [str(Path(__file__).with_name("delay.py")), self.client],
+            [*_DIES_WITH_US, "ip", "netns", "exec", self._hub, sys.executable, str(program), self.client],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -275,7 +275,11 @@ class Fleet:
                 )
         command = ["ip", "netns", "exec", self.client, sys.executable, "-c", _WAIT]
         answer = subprocess.run(
-            command, input="\n".join(board.host for board in self.boards), capture_output=True, text=True, check=False
+            command,
+            input="\n".join(board.host for board in self.boards),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if answer.returncode != 0:
             log = (self.folder / self.boards[0].name / "sshd.log").read_text()
@@ -330,9 +334,7 @@ def _keygen(path: Path) -> None:
 
 def _ip(batch: str, netns: str = "") -> None:
     where = ["-n", netns] if netns else []
-    answer = subprocess.run(
-        ["ip", *where, "-batch", "-"], input=batch, text=True, capture_output=True, check=False
-    )
+    answer = subprocess.run(["ip", *where, "-batch", "-"], input=batch, text=True, capture_output=True, check=False)
     if answer.returncode != 0:
         raise RuntimeError(f"ip {' '.join(where)}: {answer.stderr.strip()}")
 

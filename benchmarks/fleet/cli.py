@@ -82,11 +82,24 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--model-mb", type=float, default=60, help="size of the model, in 10^6 bytes")
     add("--rtt", default="0,20", help="round-trip times in ms")
     add("--peers", type=words(peers.NAMES), default="all", help=f"from {','.join(peers.NAMES)}")
-    add("--far-peers", type=words(peers.NAMES), default=",".join(name for name in peers.NAMES if name != "scp"),
-        help="those of --peers that also run with a delay (scp takes half a minute a board at 20 ms)")
-    add("--scenarios", type=words(SCENARIOS), default="all", help=f"from {','.join(SCENARIOS)}; first is needed")
+    add(
+        "--far-peers",
+        type=words(peers.NAMES),
+        default=",".join(name for name in peers.NAMES if name != "scp"),
+        help="those of --peers that also run with a delay (scp takes half a minute a board at 20 ms)",
+    )
+    add(
+        "--scenarios",
+        type=words(SCENARIOS),
+        default="all",
+        help=f"from {','.join(SCENARIOS)}; first is needed",
+    )
     add("--disk", default="/dev/shm", help="the boards' disk: a folder; in memory fsync costs nothing")
-    add("--round-trips", action="store_true", help="count those of a board with nothing changed, and of Fabric")
+    add(
+        "--round-trips",
+        action="store_true",
+        help="count those of a board with nothing changed, and of Fabric",
+    )
     add("--many", type=int, default=0, help="as many boards from one process: its memory and threads")
     add("--many-model-mb", type=float, default=2, help="size of the model for --many")
     add("--out", type=Path, default=Path("runs/benchmarks"), help="folder for fleet.csv and fleet.md")
@@ -113,9 +126,11 @@ def _missing(name: str) -> bool:
 def _header(options: argparse.Namespace) -> str:
     ssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr.split(",")[0]
     names = [package.replace("==", " ") for package in venv.PACKAGES]
-    rsync = subprocess.run(["rsync", "--version"], capture_output=True, text=True, check=False) if shutil.which(
-        "rsync"
-    ) else None
+    rsync = (
+        subprocess.run(["rsync", "--version"], capture_output=True, text=True, check=False)
+        if shutil.which("rsync")
+        else None
+    )
     if rsync:
         names.append(" ".join(rsync.stdout.split()[:3:2]))
     return (
@@ -195,9 +210,7 @@ def _rollouts(options: argparse.Namespace, names: list[str], scratch: Path) -> t
                         _say(f"FAILED: {failures[-1]}")
                         continue
                     for scenario, figures in taken.items():
-                        rows.append(
-                            table.Row(rtt, number, name, peer.title, scenario, options.boards, figures)
-                        )
+                        rows.append(table.Row(rtt, number, name, peer.title, scenario, options.boards, figures))
                     walls = " ".join(f"{scenario} {figures.wall:.2f}" for scenario, figures in taken.items())
                     _say(f"round {number}, {rtt:g} ms, {name}: {walls} s")
                 table.write_csv(rows, options.out / "fleet.csv")
@@ -236,7 +249,7 @@ def _round_trips(options: argparse.Namespace, scratch: Path) -> str:
     lines = [
         "### Round trips, one board",
         "",
-        "Counted at 200 ms (what waits for what, see benchmarks/fleet/delay.py); the time is the connection's, "
+        "Counted at 200 ms: what waits for what, see benchmarks/fleet/delay.py. The time is the connection's, "
         "without starting Python.",
         "",
         "| what | round trips | time at 20 ms, ms (median of 5) | in round trips | bytes up | bytes down |",

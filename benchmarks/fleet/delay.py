@@ -1,21 +1,23 @@
 """A line with a delay, in user space: packets between two tun devices, each held back for half the RTT.
 
-For kernels without netem, and since it can count. It works on packets, so that TCP's handshake, slow start and
-windows are what they are on a real line; large ones pass unsplit (virtio headers), so that it is fast enough.
+For kernels without netem, and since it can count. It works on packets, so that TCP's handshake, slow start
+and windows are what they are on a real line; large ones pass unsplit (virtio headers), so that it is fast
+enough.
 
 Started inside the hub's namespace with the client's as its argument. One line on stdin, one JSON object back::
 
-    ready            {}                             the devices t0 (in the client's namespace) and t1 are there
-    rtt 20           {}                             milliseconds, from now on; forgets what was counted
-    trace 198.18.0.2 {"packets": [[12.1, "up", 48, 0], …]}   ms since the first, way, bytes, clock; the first 1000
-    report           {"198.18.0.2": {"round_trips": 8, "connections": 1, "turns": 9, "up": 5213, "down": 7311}}
+    ready               {}     the devices t0 (in the client's namespace) and t1 are there
+    rtt 20              {}     milliseconds, from now on; forgets what was counted
+    report              {"198.18.0.2": {"round_trips": 8, "connections": 1, "turns": 9, "up": 99, "down": 9}}
+    trace 198.18.0.2    {"packets": [[12.1, "up", 48, 0], …]}
+                               ms since the first, way, payload bytes, clock; the first 1000
 
 **round_trips** is exact, not a quotient of times: whenever a packet with payload (or a SYN) arrives, its
 receiver knows one thing more; what the client sends afterwards may depend on it. Each packet carries how many
 answers its sender had had (a Lamport clock), and the greatest value that the client reaches is the number of
-round trips. What is sent without waiting for an answer adds nothing. With an RTT far above the computing times
-(200 ms), work that only happened to take longer than the line adds nothing either. **turns** are plain changes
-of direction, as an observer in the middle sees them.
+round trips. What is sent without waiting for an answer adds nothing. With an RTT far above the computing
+times (200 ms), work that only happened to take longer than the line adds nothing either. **turns** are plain
+changes of direction, as an observer in the middle sees them.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ class Counter:
 
 
 def open_tun(name: str) -> int:
-    """A tun device in this process' network namespace, with checksums and segmentation left to the kernels."""
+    """A tun device in this process' network namespace; checksums and segmentation are left to the kernel."""
     device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
     fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))

@@ -1,12 +1,13 @@
 """Runs one command and writes down what it took. Started by :func:`measure` inside the client's namespaces.
 
 It is the first process of a PID namespace of its own: what the command leaves behind (masters of multiplexed
-SSH connections) falls to it, counts as the command's, and ends before the figures are written. ``wall`` is the
-time until the command itself ended.
+SSH connections) falls to it, counts as the command's, and ends before the figures are written. ``wall`` is
+the time until the command itself ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -26,8 +27,8 @@ class Figures:
     """``wall`` and ``cpu`` in seconds, memory and ``wire`` in bytes.
 
     cpu: of all the client's processes, user and system. peak: the largest sum, over all of them, of
-    proportional set sizes that was seen (about 20 samples a second, fewer where sampling itself would cost more
-    than 5 % of a core). largest: resident set of the largest single process, by the kernel. wire: both ways,
+    proportional set sizes that was seen (about 20 samples a second, fewer where sampling itself would cost
+    more than 5 % of a core). largest: resident set of the largest single process, by the kernel. wire: both ways,
     counted by the client's interface. packets: TCP segments both ways. connections: TCP connections opened.
     said: what the program said about itself.
     """
@@ -51,8 +52,8 @@ def measure(
 ) -> Figures:
     """Run ``argv`` inside the network namespace ``netns``; at most ``limit`` seconds.
 
-    ``folder``: for the log and the figures; working folder of the command. What the command prints as its last
-    line is taken as what it says about itself, if that is a JSON object.
+    ``folder``: for the log and the figures; working folder of the command. What the command prints as its
+    last line is taken as what it says about itself, if that is a JSON object.
     """
     from benchmarks.fleet.boards import end  # the measuring process itself must stay small
 
@@ -127,16 +128,12 @@ def _end_the_rest() -> None:
         if not left:
             return
         for pid in left:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-            except ProcessLookupError:
-                pass
         time.sleep(0.01)
-        try:
+        with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        except ChildProcessError:
-            pass
         if time.monotonic() > end:
             number = signal.SIGKILL
 

@@ -1,4 +1,4 @@
-"""The virtual environment of the peers: ``.venvs/benchmarks`` in the checkout, made when it is first needed."""
+"""The peers' virtual environment: ``.venvs/benchmarks`` in the checkout, made when it is first needed."""
 
 from __future__ import annotations
 

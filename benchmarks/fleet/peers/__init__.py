@@ -27,7 +27,7 @@ NAMES = tuple(_WHERE)
 
 @dataclass(frozen=True)
 class Site:
-    """What a peer is given. ``folder``: a new one, its own. ``out``: where ``<board>/result-*.txt`` have to be."""
+    """What a peer is given. ``folder``: a new one, its own. ``out``: where ``<board>/result-*.txt`` go."""
 
     fleet: Fleet
     release: Path

@@ -1,4 +1,4 @@
-"""Fabric's ThreadingGroup as a careful user would write it: two archives, each sent when its digest differs."""
+"""Fabric's ThreadingGroup as a careful user writes it: two archives, each sent when its digest differs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """OpenSSH and rsync with one multiplexed connection a board, all boards at once, tuned by hand.
 
-``rsync`` runs the program each time, as such scripts do. ``rsync-skip`` runs it when rsync has sent something:
-quicker when nothing has, but it takes a release whose program failed, or was never run, for one that is in
+``rsync`` runs the program each time, as such scripts do. ``rsync-skip`` runs it when rsync has sent
+something: quicker when nothing has, but it takes a release whose program failed, or was never run, for one that is in
 order. Both compare files by time and size only, and write without fsync.
 """
 

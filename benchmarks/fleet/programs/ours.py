@@ -1,4 +1,4 @@
-"""The rollout with this project's own parts: what ``deploy`` does per board, with a program of the benchmark's.
+"""The rollout with this project's own parts: what ``deploy`` does for each board, with another program.
 
 Usage: ours.py SPEC.json. Says at the end, as JSON, what it counted.
 """
@@ -21,7 +21,7 @@ from toolkit.fleet.job import BoardJob, Session, deploy_board
 from toolkit.fleet.journal import RunFolder
 from toolkit.remote.address import Address, Limits
 
-# The stages of boards, in their order and by their rules (stages/*.py), with a program of the benchmark's own.
+# The stages of boards, in their order and by their rules (stages/*.py), with the benchmark's program.
 
 
 def push(session: Session) -> None:
@@ -112,9 +112,7 @@ def main() -> int:
     workers = EngineSettings().workers
     outcomes = []
     dialled = time.perf_counter()
-    for outcome in run_jobs(
-        jobs, lambda job: deploy_board(job, STAGES, folder.show), workers, folder.show, stop
-    ):
+    for outcome in run_jobs(jobs, lambda job: deploy_board(job, STAGES, folder.show), workers, folder.show, stop):
         outcomes.append(outcome)
         folder.receipt(outcome.board, outcome.as_json())
         if not outcome.good:

@@ -1,4 +1,4 @@
-"""Rollout with pyinfra, as a deploy file of its own. Run as: pyinfra -y --parallel N inventory.py deploy.py"""
+"""Rollout with pyinfra, as a deploy file of its own: pyinfra -y --parallel N inventory.py deploy.py"""
 
 from __future__ import annotations
 
