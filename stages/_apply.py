@@ -6,47 +6,66 @@ import getpass
 import json
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from stages import _registry
+from stages._asking import asker, confirm_fleet
 from stages._fleet import Places, Target, limits_of, local_atc, reach, targets_of
 from stages._invocation import Invocation
+from stages._locking import keep_lock, open_store
+from stages._planning import (
+    check_plan,
+    content_of,
+    keys_of,
+    make_plan,
+    permits_of,
+    program_of,
+    read_plan,
+    waves_of,
+    where_of,
+)
 from toolkit import paths, pipeline
-from toolkit.artefacts.hashing import walk_files
-from toolkit.artefacts.manifest import Release
 from toolkit.artefacts.store import Artefact, Store
-from toolkit.cann.environment import environment_script, toolkit_script
+from toolkit.cann.environment import converter_script, environment_script
 from toolkit.errors import ConfigError, Interrupted, RemoteError
-from toolkit.fleet.engine import run_jobs
-from toolkit.fleet.job import BoardJob, deploy_board
+from toolkit.fleet.job import BoardJob, deploy_board, revert_board
 from toolkit.fleet.journal import RunFolder
 from toolkit.fleet.outcome import Outcome, exit_code
+from toolkit.fleet.plan import Plan
+from toolkit.fleet.plan import to_text as plan_file
+from toolkit.fleet.rollout import Hands, Trip, roll_out
 from toolkit.remote.agent import BoardAgent
 from toolkit.ui.events import Emit, Event
 
 
 def apply(invocation: Invocation) -> int:
     """Everything: build, roll out, verify, sum up."""
+    planned: Plan | None = None
+    if invocation.config.plan:
+        invocation, planned = read_plan(invocation)
     targets = targets_of(invocation)
-    store = Store(paths.home())
+    confirm_fleet(invocation, targets, len(waves_of(invocation, targets)))
+    store = open_store(invocation)
     missing = _missing(targets, store, ["package"])
-    needs_host = any("convert" in names for names in missing.values())
+    needs_host = _needs_host(targets, missing)
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
     emit = _both(invocation, run)
     try:
         with reach(invocation, targets, build_host=needs_host) as places:
-            if any(missing.values()):
+            if planned is not None:
+                _check_planned(invocation, planned, targets, store, places, run, emit)
+            if any(missing):
                 _someone_answers(targets, places, emit)
                 _check_local_atc(invocation, targets, needs_host)
             stop = threading.Event()
-            outcomes = _roll_out(invocation, targets, store, places, run, emit, stop)
+            outcomes, trip = _roll_out(invocation, targets, store, places, run, emit, stop, planned)
         code = Interrupted.exit_code if stop.is_set() else exit_code(outcomes)
         emit(Event("summary", data={"exit_code": code}))
-        invocation.renderer.outcomes(outcomes, _notes(run, outcomes))
+        invocation.renderer.outcomes(outcomes, _notes(run, outcomes, trip))
         return code
     except BaseException as error:
         run.show(Event("fail", f"{type(error).__name__}: {error}"))
@@ -61,14 +80,14 @@ def run_stage(invocation: Invocation) -> int:
     stages = _registry.build_stages()
     if name not in stages:
         return apply(invocation)
-    store = Store(paths.home())
+    store = open_store(invocation)
     config = invocation.config
     if name in ("data", "train", "export") and config.board is None and config.inventory is None:
         targets = [Target("", config, ())]
     else:
         targets = targets_of(invocation)
     missing = _missing(targets, store, [name])
-    needs_host = any("convert" in names for names in missing.values())
+    needs_host = _needs_host(targets, missing)
     _check_local_atc(invocation, targets, needs_host)
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
     emit = _both(invocation, run)
@@ -96,24 +115,48 @@ def _both(invocation: Invocation, run: RunFolder) -> Emit:
     return emit
 
 
-def _missing(targets: list[Target], store: Store, wanted: list[str]) -> dict[str, list[str]]:
-    """Target → the stages that would run for it."""
-    return {
-        target.name: [
-            step.stage
-            for step in pipeline.walk(_registry.build_stages(), target.config, store, wanted)
-            if step.artefact is None
-        ]
+def _missing(targets: Sequence[Target], store: Store, wanted: list[str]) -> list[list[str]]:
+    """The stages that would run, for each target."""
+    stages = _registry.build_stages()
+    return [
+        [step.stage for step in pipeline.walk(stages, target.config, store, wanted) if step.artefact is None]
         for target in targets
-    }
+    ]
 
 
-def _check_local_atc(invocation: Invocation, targets: list[Target], needs_host: bool) -> None:
+def _check_planned(
+    invocation: Invocation,
+    planned: Plan,
+    targets: Sequence[Target],
+    store: Store,
+    places: Places,
+    run: RunFolder,
+    emit: Emit,
+) -> None:
+    """Refuse before anything is touched what is not as it was when the plan was made."""
+    (run.path / "plan.json").write_text(plan_file(planned, invocation.overrides), encoding="utf-8")
+    check_plan(str(invocation.config.plan), planned, make_plan(invocation, targets, store, places, emit))
+
+
+def _needs_host(targets: Sequence[Target], missing: Sequence[Sequence[str]]) -> bool:
+    """Does one of the stages that would run need a machine with CANN's tools? Such a stage has ``needs_host``."""
+    modules = _registry.modules()
+    return any(
+        modules[name].needs_host(target.config)
+        for target, names in zip(targets, missing, strict=True)
+        for name in names
+        if hasattr(modules[name], "needs_host")
+    )
+
+
+def _check_local_atc(invocation: Invocation, targets: Sequence[Target], needs_host: bool) -> None:
     """Refuse before training what could not be converted afterwards."""
     if not needs_host or invocation.config.simulate:
         return
     for target in targets:
-        if target.config.convert.host in ("auto", "local") and not local_atc(toolkit_script(target.profile.cann)):
+        if target.config.convert.host in ("auto", "local") and not local_atc(
+            converter_script(target.profile.cann)
+        ):
             raise ConfigError(
                 "convert.host: there is no atc on this machine",
                 hint="name a host with CANN's toolkit (convert.host=NAME of the inventory, or board), "
@@ -121,7 +164,7 @@ def _check_local_atc(invocation: Invocation, targets: list[Target], needs_host: 
             )
 
 
-def _someone_answers(targets: list[Target], places: Places, emit: Emit) -> None:
+def _someone_answers(targets: Sequence[Target], places: Places, emit: Emit) -> None:
     """Before minutes of training: is there a board to train for? One that answers is enough."""
     last: RemoteError | None = None
     for target in targets:
@@ -155,36 +198,54 @@ def _build(
 
 def _roll_out(
     invocation: Invocation,
-    targets: list[Target],
+    targets: Sequence[Target],
     store: Store,
     places: Places,
     run: RunFolder,
     emit: Emit,
     stop: threading.Event,
-) -> list[Outcome]:
+    planned: Plan | None,
+) -> tuple[list[Outcome], Trip | None]:
     jobs: list[BoardJob] = []
-    for target in targets:
+    releases: dict[str, str] = {}
+    for target, key in zip(targets, keys_of(targets), strict=True):
         made = _build(target, store, ["package"], places, run, emit, invocation.flags.attach)
-        jobs += _jobs(target, made["package"], places, run)
+        jobs += board_jobs(invocation, target, key, made["package"], places, run, planned)
+        releases[key] = jobs[-1].release.id
+    keep_lock(invocation, targets, store, releases, run.path)
     stages = _registry.board_stages()
-    engine = invocation.config.engine
-    outcomes = []
-    for outcome in run_jobs(jobs, lambda job: deploy_board(job, stages, emit), engine.workers, emit, stop):
-        outcomes.append(outcome)
-        run.receipt(outcome.board, outcome.as_json())
-    order = {job.board: number for number, job in enumerate(jobs)}
-    return sorted(outcomes, key=lambda item: order[item.board])
-
-
-def _jobs(target: Target, package: Artefact, places: Places, run: RunFolder) -> list[BoardJob]:
-    config, profile = target.config, target.profile
-    files = dict(walk_files(package.path))
-    release = Release.of_files(
-        config.app.name,
-        files,
-        {"soc_version": profile.soc_version, "cann": profile.cann.version, "profile": profile.profile},
+    hands = Hands(
+        deploy=lambda job: deploy_board(job, stages, emit),
+        revert=lambda job, done, why, cause: revert_board(job, done, why, cause, emit),
+        ask=asker(invocation, stop),
+        record=lambda outcome: run.receipt(outcome.board, outcome.as_json()),
     )
+    return roll_out(
+        jobs,
+        invocation.config.rollout,
+        hands,
+        workers=invocation.config.engine.workers,
+        emit=emit,
+        stop=stop,
+        until_done=invocation.flags.until_done,
+    )
+
+
+def board_jobs(
+    invocation: Invocation,
+    target: Target,
+    key: str,
+    package: Artefact,
+    places: Places,
+    run: RunFolder,
+    planned: Plan | None = None,
+) -> list[BoardJob]:
+    """One job for each board of a target: all of them share the release and what goes with it."""
+    config, profile = target.config, target.profile
+    content = content_of(target, package)
     reference = json.loads((package.path / "reference.json").read_text())["pictures"]
+    environment, program, permits = environment_script(profile.cann), program_of(target), permits_of(target)
+    holder = f"{getpass.getuser()}@{socket.gethostname()}"
     return [
         BoardJob(
             board=board.name,
@@ -192,25 +253,36 @@ def _jobs(target: Target, package: Artefact, places: Places, run: RunFolder) -> 
             limits=limits_of(config),
             root=profile.root,
             app=config.app.name,
-            release=release,
-            files=files,
-            environment=environment_script(profile.cann),
+            release=content.release,
+            files=content.files,
+            environment=environment,
             reference=reference,
-            program={"top_k": config.infer.top_k, "device": config.infer.device, "warmup": config.infer.warmup},
+            program=program,
             interpreters=tuple(profile.interpreters),
             run_id=run.id,
-            holder=f"{getpass.getuser()}@{socket.gethostname()}",
+            holder=holder,
             out=run.path / board.name,
             infer_limit=config.infer.limit,
-            tolerance=config.verify.max_difference,
+            gate=config.verify,
             confirm_within=config.rollout.confirm_within,
+            target=key,
+            where=where_of(invocation, places, board.name),
+            labels=board.labels,
+            permits=permits,
+            planned=planned.of(board.name) if planned else None,
         )
         for board in target.boards
     ]
 
 
-def _notes(run: RunFolder, outcomes: list[Outcome]) -> list[str]:
+def _notes(run: RunFolder, outcomes: Sequence[Outcome], trip: Trip | None) -> list[str]:
     notes = []
+    if trip is not None:
+        back = sum(item.status == "reverted" for item in outcomes)
+        notes.append(f"stopped: {trip.why}" + (f"; {back} boards were put back" if back else ""))
+        kept = [item.board for item in outcomes if item.cause == "not-reverted"]
+        if kept:
+            notes.append(f"could not be put back: {', '.join(kept)}")
     largest = [o.figures["difference"] for o in outcomes if o.figures.get("difference") is not None]
     if largest:
         notes.append(f"largest difference between a board and the reference: {max(largest):.2g}")
@@ -226,5 +298,3 @@ def _relative(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-

@@ -1,18 +1,20 @@
-"""The environment: a marked block in ``~/.bashrc`` for people who log in (programs use the release's env.sh)."""
+"""The environment: a marked block in ``~/.bashrc`` for people who log in (programs use the release's
+env.sh)."""
 
 from __future__ import annotations
 
 from toolkit.fleet.job import Session
+from toolkit.fleet.plan import ENVIRONMENT, SWITCH
 
 NAME = "env"
 HELP = "set the boards' environment variables"
 
 
 def run(session: Session) -> None:
-    if session.inspection.environment == "same":
+    if not session.todo(ENVIRONMENT):
         session.skip(NAME, "the block in ~/.bashrc is as wanted")
         return
-    if not session.current:
+    if session.todo(SWITCH):
         # The agent holds it with the staged release and writes it in the same step as the switch.
         session.say(NAME, "is written with the switch")
         return

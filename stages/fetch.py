@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toolkit.fleet.agreement import read_results
 from toolkit.fleet.job import Session
+from toolkit.fleet.plan import RUN
 
 NAME = "fetch"
 HELP = "fetch the results and annotated pictures"
@@ -13,7 +14,7 @@ MAX_FILES = 100_000
 
 
 def run(session: Session) -> None:
-    if session.ran:
+    if not session.todo(RUN):
         session.skip(NAME, "nothing ran")
         return
     job = session.job

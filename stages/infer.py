@@ -5,6 +5,7 @@ from __future__ import annotations
 from toolkit.cann import catalogue
 from toolkit.errors import CommandFailed
 from toolkit.fleet.job import Session
+from toolkit.fleet.plan import RUN
 
 NAME = "infer"
 HELP = "run inference on the boards"
@@ -19,7 +20,7 @@ MEANING = {
 
 
 def run(session: Session) -> None:
-    if session.ran:
+    if not session.todo(RUN):
         session.skip(NAME, "ran before with the same release and settings")
         return
     job = session.job
@@ -52,6 +53,7 @@ def run(session: Session) -> None:
         limit=job.infer_limit,
         on_line=on_line,
     )
+    session.report = report
     if report.status != 0:
         tail = (report.stderr_tail or report.stdout_tail).strip()
         entry = catalogue.explain(report.stderr_tail + "\n" + report.stdout_tail)

@@ -1,12 +1,16 @@
-"""The gate: the board's answers against the reference; only then ``current`` is switched."""
+"""The gate: the board's answers against the reference, its figures against limits; only then ``current`` is
+switched."""
 
 from __future__ import annotations
 
-import time
+from typing import Any
 
-from toolkit.errors import GateError
+from toolkit.errors import CommandFailed, GateError
+from toolkit.fleet import gates
 from toolkit.fleet.agreement import compare, latency
+from toolkit.fleet.health import temperature
 from toolkit.fleet.job import Session
+from toolkit.fleet.plan import SWITCH, VERIFY
 
 NAME = "verify"
 HELP = "compare the boards' answers with the reference"
@@ -14,18 +18,20 @@ HELP = "compare the boards' answers with the reference"
 
 def run(session: Session) -> None:
     job = session.job
-    if session.ran:
+    if not session.todo(VERIFY):
         session.skip(NAME, "verified before with the same release and settings")
         return
-    agreement = compare(session.results, job.reference, job.tolerance)
-    figures = {
+    agreement = compare(session.results, job.reference, job.gate.max_difference, job.gate.min_agreement)
+    figures: dict[str, Any] = {
         "pictures": agreement.pictures,
         "accuracy": agreement.accuracy,
         "labelled": agreement.labelled,
         "agreement": agreement.agreed,
         "difference": agreement.difference,
+        "cosine": agreement.cosine,
         "failed": list(agreement.failed),
         **latency(session.results),
+        **_measured(session),
     }
     session.outcome.figures = figures
     if agreement.difference is None:
@@ -38,15 +44,27 @@ def run(session: Session) -> None:
             hint="the board keeps what it had; compare atc.precision_mode, preprocess and the om, "
             "or raise verify.max_difference",
         )
-    if not session.current:
-        session.agent.switch(job.release.id, job.confirm_within)
-    session.agent.confirm(
-        {
-            "run_key": job.run_key,
-            "run_id": job.run_id,
-            "release": job.release.id,
-            "by": job.holder,
-            "time": time.time(),
-            "figures": figures,
-        }
-    )
+    # Agreement was judged above, picture by picture.
+    limits = gates.without(job.gate, "max_difference", "min_agreement")
+    if found := gates.problems(figures, session.before, limits):
+        raise GateError(f"{job.board}: {'; '.join(found)}", hint="the board keeps what it had")
+    if session.todo(SWITCH):
+        session.switch()
+    session.confirm(figures)
+
+
+def _measured(session: Session) -> dict[str, float]:
+    """What the board said of itself: the program's largest memory, the chip's temperature where that is
+    limited."""
+    measured: dict[str, float] = {}
+    if session.report is not None and session.report.peak_rss:
+        measured["memory_mb"] = round(session.report.peak_rss / 1e6, 1)
+    if session.job.gate.max_temperature is not None:
+        try:
+            found = temperature(session.agent, session.job)
+        except CommandFailed as error:
+            session.say(NAME, f"no temperature: {error}")
+        else:
+            if found is not None:
+                measured["temperature"] = found
+    return measured

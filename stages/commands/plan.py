@@ -1,47 +1,59 @@
-"""Say what would be built and why, and change nothing.
+"""Say what would be built and changed and why, and change nothing.
 
     deploy plan +board=sim atc.precision_mode=must_keep_origin_dtype
+    deploy plan inventory=factory out=monday.plan
+    deploy apply plan=monday.plan
 
-With --detailed-exitcode it exits with 3 when something would be built.
-"""
+Reads the boards, one request each. With out=FILE the plan is kept: `deploy apply plan=FILE` carries out
+exactly that plan, or refuses (exit 7) and names what changed meanwhile. With --detailed-exitcode it exits
+with 3 when something would be built or changed; inference alone, with other settings, changes no board."""
 
 from __future__ import annotations
 
-from stages import _registry
-from stages._fleet import targets_of
+from dataclasses import asdict
+from pathlib import Path
+
+from stages._fleet import reach, targets_of
 from stages._invocation import Invocation
-from toolkit import paths
-from toolkit.artefacts.store import Store
-from toolkit.pipeline import Step, walk
+from stages._locking import open_store
+from stages._planning import make_plan, overrides_of
+from toolkit.artefacts.store import write_atomically
+from toolkit.errors import InputError
+from toolkit.fleet.plan import to_text
+from toolkit.fleet.plan_text import text_of, unique_steps
 
 HELP = "what would be built and changed, and why; changes nothing"
 
 
 def run(invocation: Invocation) -> int:
-    store = Store(paths.home())
     targets = targets_of(invocation)
-    steps: dict[tuple[str, str], Step] = {}
-    for target in targets:
-        for step in walk(_registry.build_stages(), target.config, store, ["package"]):
-            steps.setdefault((step.stage, step.fingerprint or target.name), step)
-    changes = [step for step in steps.values() if step.artefact is None]
-    lines = [_line(step) for step in steps.values()]
-    lines.append(f"{len(changes)} of {len(steps)} stages would run" if changes else "nothing to build")
-    lines.append(f"boards: {', '.join(board.name for target in targets for board in target.boards)}")
-    plan = [
+    with reach(invocation, targets, build_host=False) as places:
+        plan = make_plan(invocation, targets, open_store(invocation), places, invocation.renderer.show)
+    out = invocation.config.out
+    if out:
+        try:
+            write_atomically(
+                Path(out).expanduser().absolute(), to_text(plan, overrides_of(invocation)).encode()
+            )
+        except OSError as error:
+            raise InputError(f"out={out}: {error}") from error
+    steps = [
         {
             "stage": step.stage,
-            "runs": step.artefact is None,
+            "runs": step.runs,
             "reasons": list(step.reasons),
-            "artefact": step.artefact.digest if step.artefact else None,
+            "fingerprint": step.fingerprint,
+            "artefact": step.artefact or None,
         }
-        for step in steps.values()
+        for step in unique_steps(plan.steps)
     ]
-    invocation.renderer.data({"plan": plan, "changes": len(changes)}, "\n".join(lines))
-    return 3 if changes and invocation.flags.detailed_exitcode else 0
-
-
-def _line(step: Step) -> str:
-    if step.artefact is None:
-        return f"+ {step.stage:<9} would run: {'; '.join(step.reasons)}"
-    return f"· {step.stage:<9} unchanged, {step.artefact.digest[:12]}"
+    result = {
+        "plan": steps,
+        "changes": plan.changes,
+        "digest": plan.digest,
+        "boards": [asdict(board) for board in plan.boards],
+        "waves": plan.waves,
+        "out": out,
+    }
+    invocation.renderer.data(result, text_of(plan) + (f", kept in {out}" if out else ""))
+    return 3 if plan.changes and invocation.flags.detailed_exitcode else 0

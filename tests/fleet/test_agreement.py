@@ -42,9 +42,10 @@ def test_the_difference_is_relative_to_the_largest_logit() -> None:
     found = compare(answers(c={"logits": [0.0, 0.0, 8.1]}), REFERENCE, 0.2)
     assert found.difference == pytest.approx(0.1)
     assert found.worst == "c.png"
-    assert "more than verify.max_difference=0.05" in compare(
-        answers(c={"logits": [0.0, 0.0, 8.1]}), REFERENCE, 0.05
-    ).problems[0]
+    assert (
+        "more than verify.max_difference=0.05"
+        in compare(answers(c={"logits": [0.0, 0.0, 8.1]}), REFERENCE, 0.05).problems[0]
+    )
 
 
 def test_another_class_on_a_tie_is_forgiven_and_otherwise_not() -> None:

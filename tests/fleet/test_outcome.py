@@ -18,8 +18,17 @@ def outcomes(*pairs: tuple[Status, str]) -> list[Outcome]:
         ((("ok", ""), ("unchanged", "")), 0),
         ((("ok", ""), ("failed", "disk-full")), 4),
         ((("unreachable", "refused"), ("failed", "disk-full")), 5),
-        ((("ok", ""), ("failed", "gate")), 6),
+        # a board kept the new release: not everything was put back
+        ((("ok", ""), ("failed", "gate")), 4),
+        ((("unchanged", ""), ("failed", "gate")), 6),
         ((("failed", "gate"),), 6),
+        ((("reverted", "gate"), ("failed", "gate"), ("skipped", "halted")), 6),
+        ((("reverted", "gate"), ("failed", "not-reverted")), 4),
+        ((("reverted", "budget"), ("failed", "disk-full")), 4),
+        ((("failed", "disk-full"), ("skipped", "halted")), 4),
+        ((("unreachable", "refused"), ("unreachable", "not-reverted")), 4),
+        ((("failed", "plan-changed"),), 7),
+        ((("failed", "plan-changed"), ("ok", "")), 4),
         ((("skipped", "interrupted"), ("ok", "")), 130),
     ],
 )

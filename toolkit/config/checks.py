@@ -5,13 +5,14 @@ Each problem begins with the dotted key to change.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from toolkit import preprocess
 from toolkit.artefacts import shared, signing
 from toolkit.cann.versions import parse_version
 from toolkit.cloud import settings as cloud
-from toolkit.config.schema import Config
+from toolkit.config.schema import Config, RolloutSettings
 from toolkit.errors import ConfigError
 from toolkit.learn.catalogue import check_format
 from toolkit.learn.settings import Where
@@ -21,7 +22,7 @@ MODEL_FILES = ("ckpt", "onnx", "air", "mindir", "om")
 
 def check(config: Config) -> list[str]:
     """Return every problem in ``config``, empty when there is none."""
-    return [*_numbers(config), *_names(config), *preprocess.check(config.preprocess), *_fit(config)]
+    return [*_numbers(config), *_names(config), *_rollout(config.rollout), *preprocess.check(config.preprocess), *_fit(config)]
 
 
 def _numbers(config: Config) -> Iterator[str]:
@@ -43,6 +44,8 @@ def _numbers(config: Config) -> Iterator[str]:
         "convert.limit": config.convert.limit,
         "infer.limit": config.infer.limit,
         "rollout.confirm_within": config.rollout.confirm_within,
+        "rollout.retry_first": config.rollout.retry_first,
+        "rollout.retry_most": config.rollout.retry_most,
         "verify.max_difference": config.verify.max_difference,
         **{f"ssh.limits.{name}": value for name, value in vars(config.ssh.limits).items()},
     }
@@ -60,6 +63,8 @@ def _names(config: Config) -> Iterator[str]:
     choices = {
         "ssh.client": (config.ssh.client, ("fabric", "openssh")),
         "infer.mode": (config.infer.mode, ("folder",)),
+        "rollout.order": (config.rollout.order, ("fixed", "shuffled")),
+        "rollout.on_failure": (config.rollout.on_failure, ("halt", "revert_wave", "revert_all")),
         "engine.name": (config.engine.name, ("threads", "dask")),
         "store.kind": (config.store.kind, ("local", "shared")),
         "sign.kind": (config.sign.kind, ("none", "ssh-key")),
@@ -79,6 +84,20 @@ def _names(config: Config) -> Iterator[str]:
             yield "board.password: a secret does not stand in the config; write ${secret:env,NAME}, or file, or keyring"
         if not board.interpreters:
             yield "board.interpreters: at least one, such as python3"
+
+
+_AMOUNT = re.compile(r"\d+|\d+(\.\d+)?\s*%")
+
+
+def _rollout(rollout: RolloutSettings) -> Iterator[str]:
+    for size in rollout.waves:
+        if not _AMOUNT.fullmatch(str(size)) or float(str(size).rstrip("% ")) <= 0:
+            yield f"rollout.waves: {size} is neither a number of boards nor a percentage such as 10%"
+    budget = rollout.failure_budget
+    if budget is not None and not _AMOUNT.fullmatch(str(budget)):
+        yield f"rollout.failure_budget: {budget} is neither a number of boards, a percentage such as 5%, nor null"
+    if rollout.pause != "ask" and not (type(rollout.pause) in (int, float) and rollout.pause >= 0):
+        yield f"rollout.pause: {rollout.pause} is neither a number of seconds nor ask"
 
 
 def _fit(config: Config) -> Iterator[str]:

@@ -149,10 +149,28 @@ class InferSettings:
 
 
 @dataclass
-class VerifySettings:
-    """When a board's answers agree with the reference."""
+class GateSettings:
+    """What a release must show before it may stay; None = not looked at."""
 
-    max_difference: float = 0.05  # of |logit - reference| / max(1, max |reference|)
+    max_difference: float | None = None  # of |logit - reference| / max(1, max |reference|)
+    min_agreement: float | None = None  # 0..1: pictures whose best class is the reference's (ties are forgiven)
+    min_cosine: float | None = None  # -1..1: of logits and reference, the worst picture
+    min_accuracy: float | None = None  # 0..1: of labelled pictures
+    max_accuracy_drop: float | None = None  # 0..1: below the release that is replaced
+    max_p99_ms: float | None = None  # ms: execution of a picture
+    max_p99_growth: float | None = None  # 0.2 = a fifth more than the release that is replaced
+    max_memory_mb: float | None = None  # MB: the board program's largest memory
+    max_memory_growth: float | None = None  # 0.2 = a fifth more than the release that is replaced
+    max_temperature: float | None = None  # °C: of the chip after the run, as npu-smi says
+    max_new_errors: int | None = None  # pictures that fail and did not with the release that is replaced
+
+
+@dataclass
+class VerifySettings(GateSettings):
+    """When a board's answers are good enough for the switch."""
+
+    max_difference: float = 0.05
+    min_agreement: float = 1.0
 
 
 @dataclass
@@ -183,7 +201,22 @@ class RolloutSettings:
     """How a plan is applied to many boards."""
 
     name: str = "all_at_once"
+    waves: list[Any] = field(default_factory=list)  # sizes: boards, or "10%"; the last one repeats; empty: all
+    by: str | None = None  # a label: waves of its own for each of its values, one value after the other
+    apart: str | None = None  # a label: two boards with the same value never in the same wave
+    first: str | None = None  # a label: boards that have it come first
+    order: str = "fixed"  # by name, or "shuffled" by seed
+    seed: int = 0
     concurrency: int = 16
+    pause: Any = 0  # s between waves, or "ask": a person's yes
+    failure_budget: Any = None  # boards, or "5%" of all: more failures end the rollout; None = no limit
+    count_unreachable: bool = True
+    on_failure: str = "halt"  # or revert_wave, revert_all
+    gate: GateSettings = field(default_factory=GateSettings)  # over the boards of a wave, after it
+    take_over: bool = False  # boards that run something which this program never put there
+    break_lock: bool = False  # boards that somebody else is deploying to
+    retry_first: float = 5  # s before --until-done tries boards again that did not answer; doubles each time
+    retry_most: float = 300  # s
     confirm_within: float = 60  # s
     keep_releases: int = 3
 

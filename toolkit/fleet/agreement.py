@@ -17,11 +17,11 @@ from toolkit.errors import InputError
 class Agreement:
     """The comparison of one board's answers with the reference.
 
-    difference: largest |logit - reference| / max(1, max |reference|) of all pictures; None without a reference.
-    disagreeing: pictures whose best class differs although the reference's lead is larger than the tolerance.
-    accuracy: share of labelled pictures whose best class is the label; None where none has a label.
-    missing: pictures without an answer. failed: pictures that the board could not read.
-    """
+    difference: largest |logit - reference| / max(1, max |reference|) of all pictures; None without a
+    reference. disagreeing: pictures whose best class differs although the reference's lead is larger than the
+    tolerance. cosine: smallest cosine of logits and reference of all pictures; None without a reference.
+    accuracy: share of labelled pictures whose best class is the label; None where none has a label. missing:
+    pictures without an answer. failed: pictures that the board could not read."""
 
     pictures: int
     difference: float | None
@@ -29,6 +29,7 @@ class Agreement:
     disagreeing: tuple[str, ...]
     accuracy: float | None
     labelled: int
+    cosine: float | None
     missing: tuple[str, ...]
     failed: tuple[str, ...]
     problems: tuple[str, ...] = field(default=())
@@ -42,7 +43,8 @@ class Agreement:
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """The lines of a board's ``results.jsonl``. It comes from a board: anything that isn't as expected is an InputError."""
+    """The lines of a board's ``results.jsonl``. It comes from a board: anything that isn't as expected is an
+    InputError."""
     entries = []
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -56,15 +58,18 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 
 def compare(
-    results: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]], tolerance: float
+    results: Sequence[Mapping[str, Any]],
+    reference: Sequence[Mapping[str, Any]],
+    tolerance: float,
+    min_agreement: float = 1.0,
 ) -> Agreement:
     """Compare ``results`` (see :func:`read_results`) with a release's reference entries.
 
-    A best class may differ where the reference itself is undecided: where its two best logits lie closer together
-    than twice the tolerance.
-    """
+    A best class may differ where the reference itself is undecided: where its two best logits lie closer
+    together than twice the tolerance. ``min_agreement``: share (0..1) of compared pictures whose best class
+    must not differ."""
     answers = {str(item["picture"]): item for item in results}
-    largest, worst = 0.0, ""
+    largest, worst, cosine = 0.0, "", 1.0
     compared = right = labelled = 0
     disagreeing, missing, failed = [], [], []
     for entry in reference:
@@ -87,11 +92,12 @@ def compare(
         scale = max(1.0, float(np.abs(wanted).max()))
         if got.shape != wanted.shape or not np.isfinite(got).all():
             disagreeing.append(name)
-            largest, worst = float("inf"), name
+            largest, worst, cosine = float("inf"), name, -1.0
             continue
         difference = float(np.abs(got - wanted).max()) / scale
         if difference > largest:
             largest, worst = difference, name
+        cosine = min(cosine, _cosine(got, wanted))
         order = np.sort(wanted)
         lead = float(order[-1] - order[-2]) / scale if order.size > 1 else float("inf")
         if int(np.argmax(got)) != int(np.argmax(wanted)) and lead > 2 * tolerance:
@@ -100,8 +106,10 @@ def compare(
     if missing:
         problems.append(f"{len(missing)} pictures have no answer, such as {missing[0]}")
     if compared and largest > tolerance:
-        problems.append(f"logits differ by {largest:.2g} on {worst}, more than verify.max_difference={tolerance:g}")
-    if disagreeing:
+        problems.append(
+            f"logits differ by {largest:.2g} on {worst}, more than verify.max_difference={tolerance:g}"
+        )
+    if disagreeing and 1 - len(disagreeing) / compared < min_agreement:
         problems.append(f"the best class differs on {len(disagreeing)} pictures, such as {disagreeing[0]}")
     return Agreement(
         pictures=compared if compared else len(answers),
@@ -110,15 +118,28 @@ def compare(
         disagreeing=tuple(disagreeing),
         accuracy=right / labelled if labelled else None,
         labelled=labelled,
+        cosine=cosine if compared else None,
         missing=tuple(missing),
         failed=tuple(failed),
         problems=tuple(problems),
     )
 
 
+def _cosine(got: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> float:
+    """Cosine of two vectors; vectors of zeros are like each other and like nothing else."""
+    length = float(np.linalg.norm(got)) * float(np.linalg.norm(wanted))
+    if length == 0.0 or not np.isfinite(length):
+        return 1.0 if np.array_equal(got, wanted) else 0.0
+    return float(np.dot(got, wanted)) / length
+
+
 def latency(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Percentiles of the execution time of a picture, in milliseconds: ``p50_ms`` and ``p99_ms``."""
-    times = [float(item["ms"]["execute"]) for item in results if "ms" in item]
+    times = [
+        float(item["ms"]["execute"])
+        for item in results
+        if isinstance(item.get("ms"), Mapping) and isinstance(item["ms"].get("execute"), int | float)
+    ]
     if not times:
         return {}
     return {

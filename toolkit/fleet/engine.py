@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from types import FrameType
 
 from toolkit.fleet.job import BoardJob, cut_all_lines
 from toolkit.fleet.outcome import Outcome
@@ -14,34 +17,63 @@ Worker = Callable[[BoardJob], Outcome]
 
 
 def run_jobs(
-    jobs: Sequence[BoardJob], work: Worker, workers: int, emit: Emit, stop: threading.Event
+    jobs: Sequence[BoardJob],
+    work: Worker,
+    workers: int,
+    emit: Emit,
+    stop: threading.Event,
+    closed: Callable[[], str] = lambda: "",
 ) -> Iterator[Outcome]:
     """Yield one outcome for each job, in the order in which they end; never more than ``workers`` at a time.
 
-    ``stop`` is set by the first Ctrl-C: boards that have not begun are skipped, the running ones finish. The second
-    one cuts their lines: the agents end what they do, and boards in the middle of a switch go back by themselves.
-    """
+    ``stop`` is set by the first Ctrl-C: boards that have not begun are skipped, the running ones finish. The
+    second one cuts their lines: the agents end what they do, and boards in the middle of a switch go back by
+    themselves. ``closed`` says why no new board may begin ("" = they may); it is asked before each, in the
+    worker's thread."""
 
     def guarded(job: BoardJob) -> Outcome:
         if stop.is_set():
             return Outcome(job.board, "skipped", cause="interrupted", message="not begun: interrupted")
+        if why := closed():
+            return Outcome(job.board, "skipped", cause="halted", message=f"not begun: {why}")
         return work(job)
 
+    if not jobs:
+        return
     pool = ThreadPoolExecutor(max_workers=max(1, min(workers, len(jobs))), thread_name_prefix="board")
-    waiting: set[Future[Outcome]] = {pool.submit(guarded, job) for job in jobs}
-    try:
-        while waiting:
-            try:
+    with interruptible(stop, emit):
+        waiting: set[Future[Outcome]] = {pool.submit(guarded, job) for job in jobs}
+        try:
+            while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            except KeyboardInterrupt:
-                if stop.is_set():
-                    emit(Event("warning", "stopping now: running boards keep or get back what they had"))
-                    cut_all_lines()
-                else:
-                    stop.set()
-                    emit(Event("warning", "interrupted: running boards finish, no new ones; again to stop now"))
-                continue
-            for future in done:
-                yield future.result()
+                for future in done:
+                    yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def interruptible(stop: threading.Event, emit: Emit) -> Iterator[None]:
+    """Within it Ctrl-C sets ``stop``, and cuts all lines once that is set, instead of raising at any
+    place."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def tell(text: str) -> None:
+        # Whom the signal interrupted may hold the renderer's or the journal's lock.
+        threading.Thread(target=emit, args=(Event("warning", text),), daemon=True).start()
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            tell("stopping now: running boards keep or get back what they had")
+            threading.Thread(target=cut_all_lines, daemon=True).start()
+        else:
+            stop.set()
+            tell("interrupted: running boards finish, no new ones; again to stop now")
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        signal.signal(signal.SIGINT, before)

@@ -1,26 +1,33 @@
 """What is done with one board, from connecting to its outcome.
 
-The job walks a list of board stages over one session. Nothing that is in use on the board is touched until the
-release has proved itself: push puts it beside the current one, infer runs it from there, verify compares and only
-then switches.
-"""
+A job walks a list of board stages over one session, each doing what the board's plan says. Nothing that is in
+use on the board is touched until the release has proved itself: push puts it beside the current one, infer
+runs it from there, verify compares and only then switches."""
 
 from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from toolkit.artefacts.hashing import digest_data
-from toolkit.artefacts.manifest import Release
-from toolkit.errors import DeployError, GateError, RemoteError, Unreachable
+from toolkit.artefacts.manifest import Release, blobs_of
+from toolkit.config.schema import VerifySettings
+from toolkit.errors import BoardRefused, DeployError, GateError, PlanError, RemoteError, Unreachable
+from toolkit.fleet import plan as planning
 from toolkit.fleet.outcome import Outcome
+from toolkit.fleet.plan import BoardFacts, BoardPlan, BoardWish, Permits
 from toolkit.remote.address import Address, Limits
-from toolkit.remote.agent import BoardAgent, Inspection, Wish
+from toolkit.remote.agent import BoardAgent, Inspection, RunReport, Wish
 from toolkit.ui.events import Emit, Event
+
+Connect = Callable[[Address, Limits, Emit], BoardAgent]
+BoardStage = tuple[str, Callable[["Session"], None]]
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,9 @@ class BoardJob:
     """All that one board's job needs; plain data, can be pickled.
 
     files: path in the release → file on this machine. reference: entries of the release's reference.json.
-    program: settings of the run that its results depend on (``top_k``, ``device``, ``warmup``).
-    """
+    program: settings of the run that its results depend on (``top_k``, ``device``, ``warmup``). gate: what
+    the board must show before it is switched. planned: what the board was planned to need, where a plan is
+    carried out: a board that needs anything else by now is refused."""
 
     board: str
     address: Address
@@ -46,37 +54,49 @@ class BoardJob:
     holder: str
     out: Path
     infer_limit: float
-    tolerance: float
+    gate: VerifySettings
     confirm_within: float
+    target: str = ""
+    where: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    permits: Permits = field(default_factory=Permits)
+    planned: BoardPlan | None = None
 
-    @property
+    @cached_property
     def run_key(self) -> str:
         """What a run's results depend on: runs with equal keys give equal results."""
         return digest_data({"release": self.release.id, "program": dict(self.program)})
 
+    @cached_property
+    def wish(self) -> BoardWish:
+        """What the board ought to have, for planning."""
+        sizes = {file.sha256: file.size for file in self.release.files}
+        return BoardWish(self.release.id, sizes, self.environment, self.run_key)
+
 
 @dataclass
 class Session:
-    """A job under way: the agent's line, what the board said, and what came of it so far."""
+    """A job under way: the agent's line, what the board said, what is to be done, and what came of it so
+    far."""
 
     job: BoardJob
     agent: BoardAgent
     inspection: Inspection
+    plan: BoardPlan
     emit: Emit
     outcome: Outcome
     results: list[dict[str, Any]] = field(default_factory=list)
-    changed: bool = False
+    report: RunReport | None = None
+
+    def todo(self, step: str) -> bool:
+        """Does the board's plan say so?"""
+        return step in self.plan.steps
 
     @property
-    def current(self) -> bool:
-        """Does the board run this release already?"""
-        return self.inspection.current == self.job.release.id
-
-    @property
-    def ran(self) -> bool:
-        """Did the board run this release with these settings already?"""
-        last = self.inspection.last_run
-        return self.current and last is not None and last.get("run_key") == self.job.run_key
+    def before(self) -> Mapping[str, Any]:
+        """Figures of the last run of what the board runs now; empty where there are none."""
+        figures = (self.inspection.last_run or {}).get("figures")
+        return figures if isinstance(figures, Mapping) else {}
 
     def skip(self, stage: str, why: str) -> None:
         self.outcome.skipped = (*self.outcome.skipped, f"{stage}: {why}")
@@ -85,6 +105,168 @@ class Session:
     def say(self, stage: str, text: str, **data: Any) -> None:
         self.emit(Event("progress", text, stage=stage, board=self.job.board, data=data))
 
+    def install(self) -> None:
+        """Put the release on the board, beside the one in use."""
+        job = self.job
+        report = self.agent.install(job.release, blobs_of(job.release, job.files), job.environment)
+        _note(
+            self.emit, job.board, "installed", release=job.release.id, blobs=report.blobs, bytes=report.bytes
+        )
+
+    def switch(self) -> None:
+        """Point ``current`` to the release. From here on the board goes back by itself unless it is
+        confirmed."""
+        job = self.job
+        if self.inspection.foreign and job.permits.take_over:
+            self._move_aside()
+        # In the journal before it is asked for: whoever reads it after a kill knows that it may have
+        # happened.
+        _note(
+            self.emit,
+            job.board,
+            "switching",
+            release=job.release.id,
+            previous=self.inspection.current,
+            within=job.confirm_within,
+        )
+        self.outcome.switched = True
+        self.agent.switch(job.release.id, job.confirm_within)
+
+    def confirm(self, figures: Mapping[str, Any]) -> None:
+        """Keep the release and remember on the board how it did."""
+        job = self.job
+        self.agent.confirm(
+            {
+                "run_key": job.run_key,
+                "run_id": job.run_id,
+                "release": job.release.id,
+                "by": job.holder,
+                "time": time.time(),
+                "figures": dict(figures),
+            }
+        )
+        _note(self.emit, job.board, "confirmed", release=job.release.id)
+
+    def _move_aside(self) -> None:
+        kept = f"current.before-{self.job.run_id}"
+        moved = self.agent.run(
+            ["mv", "-T", "{app}/current", "{app}/" + kept],
+            cwd="{app}",
+            need=(),
+            limit=self.job.limits.command,
+        )
+        if moved.status != 0:
+            raise BoardRefused(
+                f"{self.job.board}: {self.inspection.folder}/current cannot be moved aside: "
+                + moved.stderr_tail.strip(),
+                cause="foreign-release",
+                host=self.job.board,
+                hint="move it by hand",
+            )
+        self.say("verify", f"what was in current is kept as {kept}")
+
+
+def facts_of(inspection: Inspection, block: Sequence[str] = ()) -> BoardFacts:
+    """What decides of what a board said."""
+    pending, lock = inspection.pending, inspection.lock
+    return BoardFacts(
+        current=inspection.current,
+        missing=dict(inspection.missing),
+        environment=inspection.environment or "absent",
+        block=tuple(block),
+        run_key=str((inspection.last_run or {}).get("run_key", "")),
+        lock=str(lock.get("holder") or "somebody") if lock else "",
+        foreign=inspection.foreign,
+        pending=str(pending.get("release", "")) if pending else "",
+        disk_free=int(inspection.facts["disk_free"]) if "disk_free" in inspection.facts else None,
+    )
+
+
+def deploy_board(
+    job: BoardJob, stages: Sequence[BoardStage], emit: Emit, connect: Connect = BoardAgent.connect
+) -> Outcome:
+    """Look at one board, decide, and walk ``stages`` (name, function). What goes wrong is in the outcome, not
+    raised."""
+
+    def walk(agent: BoardAgent, outcome: Outcome) -> None:
+        wish = Wish(release=job.release, environment=job.environment, run_key=job.run_key)
+        inspection = agent.inspect(job.root, job.app, wish)
+        outcome.facts = dict(inspection.facts)
+        outcome.previous = inspection.current
+        decided = planning.decide(
+            job.board, facts_of(inspection), job.wish, job.permits, job.target, job.where
+        )
+        session = Session(job, agent, inspection, decided, emit, outcome)
+        outcome.before = dict(session.before)
+        _note(emit, job.board, "planned", **{k: v for k, v in decided.decisive().items() if k != "board"})
+        _check(job, decided)
+        if decided.steps:
+            agent.lock(job.holder, break_lock=job.permits.break_lock)
+        for stage, run in stages:
+            outcome.stage = stage
+            emit(Event("start", stage=stage, board=job.board))
+            run(session)
+        outcome.stage = ""
+        outcome.status = "unchanged" if decided.done else "ok"
+        if planning.VERIFY not in decided.steps:
+            outcome.figures = dict(session.before)
+
+    return attend(job, walk, emit, connect)
+
+
+def _check(job: BoardJob, decided: BoardPlan) -> None:
+    """Refuse a board that is not fit, or not as it was when the plan was made that is being carried out."""
+    if decided.cause:
+        raise BoardRefused(
+            f"{job.board}: {decided.reason}", cause=decided.cause, host=job.board, hint=decided.hint
+        )
+    # Nobody compares environments in the middle of a rollout: that takes a request more.
+    if job.planned is not None:
+        changed = planning.board_differs(_without_lines(job.planned), _without_lines(decided))
+        if changed is not None:
+            raise PlanError(f"{job.board}: {changed}", hint="make the plan again: deploy plan out=FILE")
+
+
+def _without_lines(plan: BoardPlan) -> BoardPlan:
+    return BoardPlan(**{**vars(plan), "environment": ()})
+
+
+def revert_board(
+    job: BoardJob, done: Outcome, why: str, cause: str, emit: Emit, connect: Connect = BoardAgent.connect
+) -> Outcome:
+    """Put one board back to what it ran before ``done``; the outcome that takes the place of ``done``.
+
+    Safe to call for any board that was asked to switch: one that went back by itself, or that somebody gave
+    another release meanwhile, is left alone. ``why`` and ``cause`` say what made it necessary. Where it fails
+    the cause is ``not-reverted``."""
+
+    def walk(agent: BoardAgent, outcome: Outcome) -> None:
+        inspection = agent.inspect(job.root, job.app)
+        if inspection.current == job.release.id:
+            agent.lock(job.holder, break_lock=job.permits.break_lock)
+            _note(emit, job.board, "reverting", release=job.release.id, previous=done.previous)
+            agent.revert(done.previous or "none")
+            _note(emit, job.board, "reverted", release=done.previous)
+        outcome.status = "reverted"
+        outcome.cause = cause
+        outcome.message = f"put back to {done.previous[:12] or 'nothing, as before'}: {why}"
+
+    outcome = attend(job, walk, emit, connect, stage="revert", shown=False)
+    outcome.release, outcome.previous, outcome.switched = done.release, done.previous, done.switched
+    outcome.figures, outcome.before, outcome.facts = done.figures, done.before, done.facts
+    if outcome.status != "reverted":
+        outcome.message = (
+            f"could not be put back to {done.previous[:12] or 'nothing'}, may run {done.release[:12]}: "
+            f"{outcome.message}"
+        )
+        outcome.hint = f"when it answers: deploy rollback hosts={job.board}"
+        outcome.cause = "not-reverted"
+    elif done.failed:
+        # It failed first, and that is what people want to read.
+        outcome.status, outcome.cause, outcome.stage = done.status, done.cause, done.stage
+        outcome.message, outcome.hint = f"{done.message}; it has what it had before", done.hint
+    emit(Event("outcome", outcome.message, stage=outcome.stage, board=job.board, data=outcome.as_json()))
+    return outcome
 
 
 _running: set[BoardAgent] = set()
@@ -92,49 +274,49 @@ _running_lock = threading.Lock()
 
 
 def cut_all_lines() -> None:
-    """Close every line that a job of this process holds: their jobs end at once, as if contact had been lost."""
+    """Close every line that a job of this process holds: their jobs end at once, as if contact had been
+    lost."""
     with _running_lock:
         agents = list(_running)
     for agent in agents:
         agent.close()
 
 
-def deploy_board(job: BoardJob, stages: Sequence[tuple[str, Callable[[Session], None]]], emit: Emit) -> Outcome:
-    """Walk ``stages`` (name, function) on one board. Never raises for what goes wrong on the board: the outcome says it."""
-    outcome = Outcome(board=job.board, status="ok", release=job.release.id)
+def attend(
+    job: BoardJob,
+    walk: Callable[[BoardAgent, Outcome], None],
+    emit: Emit,
+    connect: Connect = BoardAgent.connect,
+    *,
+    stage: str = "connect",
+    shown: bool = True,
+) -> Outcome:
+    """One session with one board: connect, ``walk(agent, outcome)``, and whatever goes wrong as the outcome.
+
+    ``walk`` sets ``outcome.status`` and keeps ``outcome.stage`` up to date. ``shown``: end with an outcome
+    event."""
+    outcome = Outcome(board=job.board, status="ok", release=job.release.id, stage=stage)
     begun = time.monotonic()
-    stage = "connect"
     agent: BoardAgent | None = None
     emit(Event("start", str(job.address), stage=stage, board=job.board))
     try:
-        agent = BoardAgent.connect(job.address, job.limits, emit)
+        agent = connect(job.address, job.limits, emit)
         with _running_lock:
             _running.add(agent)
-        wish = Wish(release=job.release, environment=job.environment, run_key=job.run_key)
-        inspection = agent.inspect(job.root, job.app, wish)
-        outcome.facts = dict(inspection.facts)
-        outcome.previous = inspection.current
-        session = Session(job, agent, inspection, emit, outcome)
-        if not (session.ran and inspection.environment == "same"):
-            agent.lock(job.holder)
-            session.changed = True
-        for stage, run in stages:
-            run(session)
-        outcome.status = "ok" if session.changed else "unchanged"
-        if not session.changed:
-            outcome.figures = dict((inspection.last_run or {}).get("figures", {}))
-    except GateError as error:
-        outcome.status = "failed"
-        _explain(outcome, stage, "gate", error)
-    except Unreachable as error:
-        outcome.status = "unreachable"
-        _explain(outcome, stage, error.cause, error)
-    except RemoteError as error:
-        outcome.status = "failed"
-        _explain(outcome, stage, error.cause, error)
+        walk(agent, outcome)
+        if outcome.status in ("ok", "unchanged", "reverted"):
+            outcome.stage = ""
     except DeployError as error:
-        outcome.status = "failed"
-        _explain(outcome, stage, "input" if error.exit_code == 2 else "defect", error)
+        outcome.status = "unreachable" if isinstance(error, Unreachable) else "failed"
+        outcome.cause, outcome.message, outcome.hint = _cause(error), str(error), error.hint
+    except Exception as error:
+        # A defect of ours, met by one board of a thousand: the others have a right to their own ends.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        outcome.status, outcome.cause = "failed", "defect"
+        outcome.message = (
+            f"{job.board}: a defect of ascend-deploy: {type(error).__name__}: {error} "
+            f"({Path(place.filename).name}:{place.lineno})"
+        )
     finally:
         if agent is not None:
             outcome.sent, outcome.received = agent.line.sent, agent.line.received
@@ -143,9 +325,21 @@ def deploy_board(job: BoardJob, stages: Sequence[tuple[str, Callable[[Session], 
                 _running.discard(agent)
             agent.close()
         outcome.seconds = round(time.monotonic() - begun, 3)
-    emit(Event("outcome", outcome.message, stage=outcome.stage, board=job.board, data=outcome.as_json()))
+    if shown:
+        emit(Event("outcome", outcome.message, stage=outcome.stage, board=job.board, data=outcome.as_json()))
     return outcome
 
 
-def _explain(outcome: Outcome, stage: str, cause: str, error: DeployError) -> None:
-    outcome.stage, outcome.cause, outcome.message, outcome.hint = stage, cause, str(error), error.hint
+def _cause(error: DeployError) -> str:
+    if isinstance(error, GateError):
+        return "gate"
+    if isinstance(error, PlanError):
+        return "plan-changed"
+    if isinstance(error, RemoteError):
+        return error.cause
+    return "input" if error.exit_code == 2 else "defect"
+
+
+def _note(emit: Emit, board: str, what: str, **data: Any) -> None:
+    """A line of the journal about what a board has, not only about what we do."""
+    emit(Event("log", what, stage="board", board=board, data=data))

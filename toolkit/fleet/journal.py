@@ -1,8 +1,7 @@
 """A run's folder: its config, its journal, its receipts, its pictures.
 
-The journal is append-only JSON lines; what ends a stage or a board is on the disk before anything else happens, so
-that a ``kill -9`` leaves a file that tells what happened on each board.
-"""
+The journal is append-only JSON lines; a line is on the disk before what it announces is done, so that a
+``kill -9`` or a power cut leaves a file that tells what happened on each board (:func:`read_journal`)."""
 
 from __future__ import annotations
 
@@ -11,13 +10,16 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from toolkit.artefacts.store import write_atomically
+from toolkit.errors import InputError
 from toolkit.ui.events import Event
 
-DURABLE = ("outcome", "done", "fail", "summary")
+DURABLE = ("outcome", "done", "fail", "summary", "warning")
 
 
 class RunFolder:
@@ -44,7 +46,8 @@ class RunFolder:
                 return
             self._file.write(line + "\n")
             self._file.flush()
-            if event.kind in DURABLE:
+            # What a board has, or is about to have; the rest can be told from it.
+            if event.kind in DURABLE or event.stage in ("board", "rollout"):
                 os.fsync(self._file.fileno())
 
     def board(self, name: str) -> Path:
@@ -61,3 +64,129 @@ class RunFolder:
     def close(self) -> None:
         with self._lock:
             self._file.close()
+
+
+# -- reading
+
+
+@dataclass
+class BoardStory:
+    """What a journal says about one board.
+
+    state: ``not-begun``, ``begun`` (nothing in use was touched), ``installed`` (the release lies beside the
+    one in use), ``switching`` (asked to switch; nobody here knows whether it did), ``confirmed`` (it runs the
+    release), ``reverting``, ``reverted``, ``ended`` (there is an outcome). within: seconds after which a
+    board that was not confirmed goes back by itself."""
+
+    board: str
+    state: str = "not-begun"
+    stage: str = ""
+    release: str = ""
+    previous: str = ""
+    within: float = 0.0
+    time: float = 0.0
+    outcome: Mapping[str, Any] | None = None
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        new, old = self.release[:12] or "the release", self.previous[:12] or "nothing"
+        if self.outcome is not None:
+            message = str(self.outcome.get("message", ""))
+            return str(self.outcome.get("status", "")) + (f": {message}" if message else "")
+        return {
+            "not-begun": "not begun: it was not touched",
+            "begun": f"cut short in {self.stage}: it runs what it ran before",
+            "installed": f"cut short in {self.stage}: {new} lies beside what it runs, "
+            "which is what it ran before",
+            "switching": f"cut short while it switched from {old} to {new}: unless that was confirmed, "
+            f"it goes back by itself {self.within:g} s after the switch",
+            "confirmed": f"runs {new}; cut short before its results were kept",
+            "reverting": f"cut short while it was put back from {new} to {old}: it runs one of them",
+            "reverted": f"was put back to {old}",
+        }[self.state]
+
+
+@dataclass
+class Story:
+    """What a journal says about a run. ``exit_code`` None: it never came to its end."""
+
+    run: str = ""
+    verb: str = ""
+    pid: int = 0
+    exit_code: int | None = None
+    error: str = ""
+    waves: Sequence[Sequence[str]] = ()
+    boards: dict[str, BoardStory] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> bool:
+        return self.exit_code is not None or bool(self.error)
+
+
+def read_journal(path: Path) -> Story:
+    """Tell from ``journal.jsonl`` (or the run's folder) what happened. A last line that was cut off is left
+    out.
+
+    :raises InputError: there is no such file, or it is no journal.
+    """
+    file = path / "journal.jsonl" if path.is_dir() else path
+    story = Story()
+    try:
+        for entry in _entries(file):
+            _tell(story, entry)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file}: not a run's journal: {error}") from error
+    return story
+
+
+def _entries(file: Path) -> Iterator[dict[str, Any]]:
+    lines = file.read_bytes().split(b"\n")
+    for line in lines[:-1]:
+        yield json.loads(line)
+    if lines[-1]:
+        try:
+            yield json.loads(lines[-1])
+        except ValueError:
+            return
+
+
+def _tell(story: Story, entry: Mapping[str, Any]) -> None:
+    kind, stage, name = entry["kind"], entry.get("stage", ""), entry.get("board", "")
+    data = entry.get("data", {})
+    if not name:
+        if kind == "start" and "run" in data:
+            story.run, story.verb, story.pid = data["run"], entry.get("text", ""), data["pid"]
+        elif kind == "start" and stage == "rollout":
+            story.waves = data["waves"]
+            for wave in story.waves:
+                for each in wave:
+                    story.boards.setdefault(each, BoardStory(each))
+        elif kind == "summary":
+            story.exit_code = data["exit_code"]
+        elif kind == "fail" and not stage:
+            story.error = entry.get("text", "")
+        return
+    board = story.boards.setdefault(name, BoardStory(name))
+    board.time = entry.get("time", 0.0)
+    if kind == "start":
+        if board.outcome is not None and stage == "connect":
+            story.boards[name] = board = BoardStory(
+                name, time=board.time
+            )  # tried again: the last time counts
+        board.stage = stage
+        if board.state == "not-begun":
+            board.state = "begun"
+    elif kind == "log" and stage == "board" and entry["text"] == "planned":
+        board.release, board.previous = data.get("release", ""), data.get("replaces", "")
+    elif kind == "log" and stage == "board":
+        board.state, board.outcome = entry["text"], None
+        board.release = data.get("release") or board.release
+        board.previous = data.get("previous") or board.previous
+        board.within = data.get("within", board.within)
+        if board.state == "reverted":
+            board.release, board.previous = board.previous, data.get("release", "")
+    elif kind == "outcome":
+        board.outcome = data
+        board.state = "ended"
+        board.release, board.previous = data.get("release", ""), data.get("previous", "")

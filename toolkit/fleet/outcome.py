@@ -8,16 +8,21 @@ from typing import Any, Literal
 
 Status = Literal["ok", "unchanged", "failed", "unreachable", "reverted", "skipped"]
 
+# What is worth another try once the board answers again (toolkit.errors: LineLost).
+LINE_CAUSES = ("reset", "closed", "silence", "garbage", "board-deadline", "locked")
+
 
 @dataclass
 class Outcome:
     """The end of one board's job.
 
-    ``cause`` is a stable short word, ``message`` a line for people, ``hint`` what to do. ``sent`` and ``received``
-    are payload bytes on the line, ``requests`` and ``connections`` are counted, ``seconds`` measured on this
-    machine. ``figures``: accuracy (0..1, of labelled pictures), agreement (0..1), difference (largest, relative to
-    the largest reference logit), p50_ms and p99_ms (execute), pictures (count), failed (unreadable pictures).
-    """
+    ``cause`` is a stable short word, ``message`` a line for people, ``hint`` what to do. ``sent`` and
+    ``received`` are payload bytes on the line, ``requests`` and ``connections`` are counted, ``seconds``
+    measured on this machine. ``figures``: accuracy (0..1, of labelled pictures), agreement (0..1), difference
+    (largest, relative to the largest reference logit), cosine (smallest), p50_ms and p99_ms (execute),
+    memory_mb, temperature (°C), pictures (count), failed (unreadable pictures). ``before``: figures of the
+    release that is replaced. ``switched``: the board was asked to switch to ``release`` from ``previous``,
+    whatever came of it."""
 
     board: str
     status: Status
@@ -27,12 +32,14 @@ class Outcome:
     hint: str = ""
     release: str = ""
     previous: str = ""
+    switched: bool = False
     sent: int = 0
     received: int = 0
     requests: int = 0
     connections: int = 0
     seconds: float = 0.0
     figures: Mapping[str, Any] = field(default_factory=dict)
+    before: Mapping[str, Any] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -40,18 +47,37 @@ class Outcome:
     def good(self) -> bool:
         return self.status in ("ok", "unchanged")
 
+    @property
+    def failed(self) -> bool:
+        return self.status in ("failed", "unreachable")
+
+    @property
+    def offline(self) -> bool:
+        """Is it worth trying again, with nothing changed but time?"""
+        return self.status == "unreachable" or (self.status == "failed" and self.cause in LINE_CAUSES)
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> int:
-    """0 all good; 6 a gate refused; 4 some boards failed; 5 all failed or were unreachable; 130 interrupted."""
-    all_of_them = list(outcomes)
-    bad = [item for item in all_of_them if not item.good]
+    """The exit code that tells the truth about a rollout.
+
+    0 all good; 130 interrupted; 6 a gate refused the release and no board runs it because of us; 7 no board
+    is as it was when the plan was made; 5 all failed or were unreachable; 4 some did, or were not put back,
+    or not begun."""
+    everyone = list(outcomes)
+    bad = [item for item in everyone if not item.good]
     if not bad:
         return 0
     if any(item.cause == "interrupted" for item in bad):
         return 130
-    if any(item.cause == "gate" for item in bad):
+    left = any(item.status == "ok" for item in everyone) or any(item.cause == "not-reverted" for item in bad)
+    if not left and any(item.cause == "gate" for item in bad):
         return 6
-    return 5 if len(bad) == len(all_of_them) else 4
+    if len(bad) == len(everyone):
+        if all(item.cause == "plan-changed" for item in bad):
+            return 7
+        if all(item.failed for item in bad) and not left:
+            return 5
+    return 4

@@ -1303,6 +1303,12 @@ class Session:
             if pending and to in ("", pending["former"]):
                 app.undo(pending, "asked for")
                 return {"current": app.pointer("current")}
+            if to == "none":                         # what ran before the first release
+                if pending:
+                    app.undo(pending, "asked for")
+                if app.pointer("current"):
+                    app.begin("", 0, "")
+                return {"current": app.pointer("current")}
             to = to or app.pointer("previous")
             if not to or not app.complete(digest_name(to)):
                 raise Refused("no-release", "there is no %s to go back to" % (

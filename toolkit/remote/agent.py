@@ -391,7 +391,8 @@ class BoardAgent:
         self._ask("confirm", release=release, record=dict(record))
 
     def revert(self, to: str = "") -> str:
-        """Back to the release ``to``, or to the previous one. Returns the id that is current now."""
+        """Back to the release ``to``, or to the previous one; "none": back to no release at all, which is what a
+        board had before its first one. Returns the id that is current now."""
         answer = self._ask("revert", to=to)
         with typed(self._frames):
             return _release_id(answer["current"])

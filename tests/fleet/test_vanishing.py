@@ -1,0 +1,166 @@
+"""A controller that vanishes after the switch: the board goes back by itself, and the journal says what it
+knows."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+from fleet_boards import Made, make_release
+
+from tests.onboard.agent_board import ForkedLine, copy_tree, no_flush
+from toolkit.config.schema import VerifySettings
+from toolkit.fleet.job import BoardJob, Session, deploy_board
+from toolkit.fleet.journal import RunFolder, read_journal
+from toolkit.fleet.outcome import Outcome
+from toolkit.remote.address import Address, Limits
+from toolkit.remote.agent import BoardAgent
+from toolkit.ui.events import Emit, ignore
+
+CUTS = 200
+WITHIN = 1.0
+
+
+def push(session: Session) -> None:
+    session.install()
+
+
+def switch(session: Session) -> None:
+    """What the stage verify does once a release has proved itself."""
+    session.agent.line.switch_began = session.agent.line.sent  # type: ignore[attr-defined]
+    session.switch()
+    session.confirm({})
+
+
+def job_for(made: Made, home: Path) -> BoardJob:
+    return BoardJob(
+        board=home.name,
+        address=Address(home.name, "local", client="local"),
+        limits=Limits(silence=20, board=60),
+        root="~/PROJECTS",
+        app="app",
+        release=made.release,
+        files=made.files,
+        environment="export A=1\n",
+        reference=(),
+        program={},
+        interpreters=("python3",),
+        run_id="run",
+        holder="tests",
+        out=home / "out",
+        infer_limit=10,
+        gate=VerifySettings(),
+        confirm_within=WITHIN,
+    )
+
+
+def deploy(made: Made, home: Path, cut: int | None, emit: Emit = ignore) -> tuple[Outcome, ForkedLine]:
+    lines: list[ForkedLine] = []
+
+    def connect(address: Address, limits: Limits, emit: Emit) -> BoardAgent:
+        lines.append(ForkedLine(home, no_flush, cut))
+        return BoardAgent(lines[0], address, limits, emit)
+
+    outcome = deploy_board(job_for(made, home), [("push", push), ("verify", switch)], emit, connect)
+    return outcome, lines[0]
+
+
+def current(home: Path) -> str:
+    return os.readlink(home / "PROJECTS/app/current").rpartition("/")[2]
+
+
+def test_two_hundred_cut_moments(tmp_path: Path) -> None:
+    old, new = (make_release(tmp_path / "made", name) for name in ("old", "new"))
+    first = tmp_path / "first"
+    first.mkdir()
+    assert deploy(old, first, None)[0].status == "ok"
+    whole = tmp_path / "whole"
+    copy_tree(first, whole)
+    outcome, line = deploy(new, whole, None)
+    assert outcome.status == "ok"
+    begin, end = line.switch_began, line.sent  # type: ignore[attr-defined]
+
+    chance = random.Random(2024)
+    run = RunFolder(tmp_path / "runs", "", "apply")
+    homes, cuts = [], {}
+    for number in range(CUTS):
+        home = tmp_path / f"b-{number}"
+        copy_tree(first, home)
+        # Times in the messages are now and then a few digits longer or shorter.
+        cuts[home] = chance.randrange(begin + 8, end - 24)
+        outcome, _ = deploy(new, home, cuts[home], run.show)
+        assert (outcome.status, outcome.switched) == ("failed", True)
+        homes.append(home)
+    run.close()
+
+    # Every one comes to an end by itself: nobody talks to the boards any more.
+    waiting = [home for home in homes if (home / "PROJECTS/app/pending").exists()]
+    for _ in range(400):
+        waiting = [home for home in waiting if (home / "PROJECTS/app/pending").exists()]
+        if not waiting:
+            break
+        subprocess.run(["sleep", "0.1"], check=True)
+    assert not waiting
+    assert {current(home) for home in homes} == {old.id}
+    undone = sum("not confirmed within" in (home / "PROJECTS/app/journal").read_text() for home in homes)
+    assert undone > CUTS / 4, "many of them had switched already"
+
+    story = read_journal(run.path)
+    assert len(story.boards) == CUTS
+    assert {board.state for board in story.boards.values()} == {"ended"}
+
+    for home in homes[:10]:
+        assert deploy(new, home, None)[0].status == "ok"
+        assert current(home) == new.id
+
+
+# -- the reader
+
+
+def journal_of(tmp_path: Path, *, upto: str) -> Path:
+    """A journal whose writer was killed right after it wrote the entry ``upto``."""
+    old, new = (make_release(tmp_path / "made", name) for name in ("old", "new"))
+    home = tmp_path / "board"
+    home.mkdir()
+    deploy(old, home, None)
+    run = RunFolder(tmp_path / "runs", "", "apply")
+    deploy(new, home, None, run.show)
+    run.close()
+    path = run.path / "journal.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    kept = []
+    for line in lines:
+        kept.append(line)
+        entry = json.loads(line)
+        if upto in (entry.get("text"), entry["kind"], entry.get("stage")):
+            break
+    path.write_text(
+        "".join(kept) + lines[len(kept)][: len(lines[len(kept)]) // 2]
+        if len(kept) < len(lines)
+        else "".join(kept)
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("upto", "state", "says"),
+    [
+        ("connect", "begun", "it runs what it ran before"),
+        ("push", "begun", "cut short in push: it runs what it ran before"),
+        ("installed", "installed", "lies beside what it runs"),
+        ("switching", "switching", "unless that was confirmed, it goes back by itself 1 s after the switch"),
+        ("confirmed", "confirmed", "runs "),
+        ("outcome", "ended", "ok"),
+    ],
+)
+def test_what_a_killed_run_left(tmp_path: Path, upto: str, state: str, says: str) -> None:
+    story = read_journal(journal_of(tmp_path, upto=upto))
+    board = story.boards["board"]
+    assert board.state == state
+    assert says in board.text
+    assert not story.ended
+    assert story.pid == os.getpid()
