@@ -1,9 +1,15 @@
-"""Is this machine fit? One line each: what, and where it isn't, cause and fix.
+"""Is this machine fit, are these boards? One line each: what, and where it isn't, cause and fix.
 
     deploy doctor
     deploy doctor +board=200dk
+    deploy doctor inventory=factory hosts=@gate --json
 
-Exits with 2 when something that is needed is missing.
+With boards chosen, each is asked over one connection: SSH and host key, disk, clock, Python, NumPy, Pillow, acl,
+npu-smi, the chip against the profile's soc_version, health, temperature, memory, driver and CANN versions,
+permission to open the device, environment. Nothing on a board is changed. Of more than four boards only what is not in order is
+printed; --json has all of it.
+
+Exits with 2 when this machine lacks something, 4 when some boards are not fit or don't answer, 5 when none is.
 """
 
 from __future__ import annotations
@@ -13,44 +19,183 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from stages._boards import Answer, Place, ask_boards, exit_code, named, places_of
 from stages._fleet import local_atc, targets_of
 from stages._invocation import Invocation
 from toolkit import paths
-from toolkit.cann.environment import toolkit_script
+from toolkit.cann import catalogue, health
+from toolkit.cann.environment import environment_script, toolkit_script
+from toolkit.cann.health import Finding, Kind, Words
 from toolkit.config.schema import Config
+from toolkit.errors import BoardRefused, CommandFailed, DeployError, LineLost, RemoteError
+from toolkit.remote.agent import BoardAgent, Wish
 
-HELP = "is this machine fit: one line each, with cause and fix"
+HELP = "is this machine fit, are these boards: one line each, with cause and fix"
 
-State = Literal["ok", "note", "bad"]
 MARK = {"ok": "✓", "note": "·", "bad": "✗"}
 
+ALL_LINES = 4
+"""Of so many boards each line is printed; of more, only what is not in order."""
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report. ``fix`` is empty where nothing is wrong."""
+PROBE = paths.CHECKOUT / "toolkit" / "onboard" / "probe.py"
+PROBE_SECONDS = 240.0
 
-    what: str
-    state: State
-    text: str
-    fix: str = ""
+# With bash where there is one: a real set_env.sh wants it. What the environment prints is not ours.
+SHELL = 'b=$(command -v bash || command -v sh); s=$1; shift; exec "$b" -c "$s" probe "$@"'
 
 
 def run(invocation: Invocation) -> int:
-    findings = [finding for check in CHECKS for finding in check(invocation)]
-    width = max(len(item.what) for item in findings)
+    machine = [finding for check in CHECKS for finding in check(invocation)]
+    boards = _ask(invocation)
+    lines = _lines(machine)
+    for item in boards:
+        lines += _board_lines(item, len(boards) <= ALL_LINES)
+    good = sum(item.fit for item in boards)
+    if len(boards) > 1:
+        lines.append(f"{good} of {len(boards)} boards are fit")
+    found: dict[str, Any] = {"findings": [vars(item) for item in machine]}
+    if boards:
+        found["boards"] = [
+            {"board": item.name, "fit": item.fit, "findings": [vars(one) for one in item.findings]} for item in boards
+        ]
+    invocation.renderer.data(found, "\n".join(lines))
+    if any(item.state == "bad" for item in machine):
+        return 2
+    return exit_code(len(boards) - good, len(boards)) if boards else 0
+
+
+def _lines(findings: Sequence[Finding], indent: str = "") -> list[str]:
+    width = max((len(item.what) for item in findings), default=0)
     lines = []
     for item in findings:
-        lines.append(f"{MARK[item.state]} {item.what:<{width}}  {item.text}")
+        lines.append(f"{indent}{MARK[item.state]} {item.what:<{width}}  {item.text}")
         if item.fix:
-            lines.append(f"  {'':<{width}}  what to do: {item.fix}")
-    invocation.renderer.data({"findings": [vars(item) for item in findings]}, "\n".join(lines))
-    return 2 if any(item.state == "bad" for item in findings) else 0
+            lines.append(f"{indent}  {'':<{width}}  what to do: {item.fix}")
+    return lines
+
+
+class Examined:
+    """One board and what was found about it."""
+
+    def __init__(self, name: str, findings: Sequence[Finding]) -> None:
+        self.name, self.findings = name, tuple(findings)
+
+    @property
+    def fit(self) -> bool:
+        return not any(item.state == "bad" for item in self.findings)
+
+
+def _board_lines(board: Examined, all_lines: bool) -> list[str]:
+    odd = [item for item in board.findings if item.state != "ok"]
+    ok = len(board.findings) - len(odd)
+    if all_lines:
+        return [f"{board.name}", *_lines(board.findings, "  ")]
+    if not odd:
+        return [f"{MARK['ok']} {board.name}  {ok} of {ok} in order"]
+    return [f"{board.name}  {ok} of {len(board.findings)} in order", *_lines(odd, "  ")]
+
+
+def _ask(invocation: Invocation) -> list[Examined]:
+    """Every chosen board; a connection each."""
+    config = invocation.config
+    if config.board is None and config.inventory is None:
+        return []
+    kinds = _kinds()
+
+    def look(place: Place, agent: BoardAgent) -> list[Finding]:
+        return [*_reached(place), *health.examine(place.target.profile, _words(place, agent), kinds)]
+
+    with places_of(invocation) as places:
+        return [_examined(answer) for answer in ask_boards(invocation, places, look)]
+
+
+def _words(place: Place, agent: BoardAgent) -> Words:
+    """What the board says: inspection and probe, over one line."""
+    config, profile = place.target.config, place.target.profile
+    environment = environment_script(profile.cann)
+    before = time.time()
+    found = agent.inspect(profile.root, config.app.name, Wish(environment=environment))
+    here = (before + time.time()) / 2
+    said: list[str] = []
+    agent.run(
+        [
+            *("sh", "-c", SHELL, "sh", environment + '\nexec "$@"'),
+            *(str(found.facts["python"]), "-c", PROBE.read_text(encoding="utf-8")),
+            *("--device", str(config.infer.device), *profile.interpreters),
+        ],
+        need=(),
+        limit=PROBE_SECONDS,
+        on_line=said.append,
+    )
+    probe = health.unpack_probe(said)
+    if not probe:
+        raise CommandFailed(
+            f"{place.name}: the board's own examination did not end well", host=place.name,
+            hint="deploy doctor --debug",
+        )  # fmt: skip
+    return Words(found.facts, probe, here, found.environment, found.current)
+
+
+def _reached(place: Place) -> Iterator[Finding]:
+    address = place.address
+    yield Finding("SSH", "ok", f"{address.user}@{address.host}:{address.port}" if address.user else address.host)
+    yield Finding("host key", "ok", "pinned" if address.host_key else "in known_hosts")
+
+
+def _examined(answer: Answer[list[Finding]]) -> Examined:
+    if answer.value is not None:
+        return Examined(answer.name, answer.value)
+    assert answer.error is not None
+    return Examined(answer.name, [_refused(answer.place, answer.error)])
+
+
+def _refused(place: Place, error: DeployError) -> Finding:
+    """Why a board could not be examined, on the line it belongs to."""
+    cause = error.cause if isinstance(error, RemoteError) else ""
+    text = str(error)
+    for own in (str(place.address), place.name):
+        text = text.removeprefix(f"{own}: ")
+    fix = error.hint
+    if cause.startswith("host-key"):
+        what = "host key"
+    elif cause.startswith("auth") or cause == "key-unreadable":
+        what = "login"
+    elif cause in ("no-python", "python2-only", "python-too-old"):
+        what = "Python"
+    elif isinstance(error, LineLost | CommandFailed | BoardRefused):
+        what = "board"
+    else:
+        what = "SSH"
+        usb = catalogue.entry("usb-network")
+        if catalogue.explain(f"{place.address.host} {cause.replace('-', ' ')} unreachable") is usb:
+            fix = f"{fix}; {usb.fix}" if fix else usb.fix
+    return Finding(what, "bad", text, fix)
+
+
+def _kinds() -> list[Kind]:
+    """What each profile says about its chip, read as plain files: to compose all of them would take seconds."""
+    folders = [paths.CONF]
+    if HydraConfig.initialized():
+        folders += [Path(item.path) for item in HydraConfig.get().runtime.config_sources if item.schema == "file"]
+    kinds: dict[str, Kind] = {}
+    for path in (path for folder in folders for path in sorted((folder / "board").glob("*.yaml"))):
+        value = OmegaConf.load(path)
+        if isinstance(value, DictConfig) and value.get("npu_name"):
+            name = str(value.get("profile", path.stem))
+            kinds[name] = Kind(
+                name, str(value.npu_name), int(value.get("chips", 1)), str(value.get("run_mode", "")),
+                int(value.get("memory_mb", 0)),
+            )  # fmt: skip
+    return list(kinds.values())
 
 
 def _python(invocation: Invocation) -> Iterator[Finding]:
@@ -133,7 +278,10 @@ def _ssh(invocation: Invocation) -> Iterator[Finding]:
         yield Finding("ssh key", "ok", "an ssh-agent runs")
     else:
         yield Finding(
-            "ssh key", "note", "none in ~/.ssh and no ssh-agent", "ssh-keygen -t ed25519, then ssh-copy-id to the boards"
+            "ssh key",
+            "note",
+            "none in ~/.ssh and no ssh-agent",
+            "ssh-keygen -t ed25519, then ssh-copy-id to the boards",
         )
     known = Path.home() / ".ssh" / "known_hosts"
     entries = len(known.read_text(errors="replace").splitlines()) if known.exists() else 0
@@ -147,7 +295,7 @@ def _boards(invocation: Invocation) -> Iterator[Finding]:
         yield Finding("boards", "note", "none chosen", "+board=…, or inventory=…")
         return
     names = [board.name for target in targets_of(invocation) for board in target.boards]
-    yield Finding("boards", "ok", f"{len(names)} chosen: {', '.join(names[:5])}" + (" …" if len(names) > 5 else ""))
+    yield Finding("boards", "ok", f"{len(names)} chosen: {named(names)}")
 
 
 CHECKS: tuple[Callable[[Invocation], Iterator[Finding]], ...] = (

@@ -4,6 +4,7 @@
 Runs in a release folder, which holds model.om, spec.json and labels.txt:
 
     python3 infer.py --pictures DIR --out DIR [--top-k 5] [--limit N] ...
+    python3 infer.py --loop 1000 --out DIR         measure instead of classify: OUT/bench.json
 
 For each picture: open, convert to RGB, resize, colour order, scale, mean, std, layout as spec.json says; run
 model.om; softmax; print the best classes; save the picture, with the best class written on it, under the same
@@ -375,19 +376,29 @@ class Model:
 
     def execute(self, count):
         """Run the first ``count`` pictures of ``self.feed``: float32 [count, classes]."""
-        acl, board = self.board.acl, self.board
         if count < self.batch:
             self.feed[count:] = 0
         if self.gears:
             gear = min(size for size in self.gears if size >= count)
-            board.call("acl.mdl.set_dynamic_batch_size", acl.mdl.set_dynamic_batch_size,
-                       self.id, self.input_set, self.gear_index, gear)
-        board.call("acl.rt.memcpy", acl.rt.memcpy, self.input.device, self.input.size,
-                   self.feed.ctypes.data, self.feed.nbytes, board.copy_in)
-        board.call("acl.mdl.execute", acl.mdl.execute, self.id, self.input_set, self.output_set)
-        board.call("acl.rt.memcpy", acl.rt.memcpy, self.scores.ctypes.data, self.scores.nbytes,
-                   self.output.device, self.scores.nbytes, board.copy_out)
+            self.board.call("acl.mdl.set_dynamic_batch_size", self.board.acl.mdl.set_dynamic_batch_size,
+                            self.id, self.input_set, self.gear_index, gear)
+        self.to_device()
+        self.compute()
+        self.from_device()
         return self.scores.reshape(self.batch, -1)[:count].astype(np.float32)
+
+    def to_device(self):
+        board = self.board
+        board.call("acl.rt.memcpy", board.acl.rt.memcpy, self.input.device, self.input.size,
+                   self.feed.ctypes.data, self.feed.nbytes, board.copy_in)
+
+    def compute(self):
+        self.board.call("acl.mdl.execute", self.board.acl.mdl.execute, self.id, self.input_set, self.output_set)
+
+    def from_device(self):
+        board = self.board
+        board.call("acl.rt.memcpy", board.acl.rt.memcpy, self.scores.ctypes.data, self.scores.nbytes,
+                   self.output.device, self.scores.nbytes, board.copy_out)
 
 
 # -------------------------------------------------------------------------------------------- post-processing
@@ -588,6 +599,48 @@ class Run:
         }
 
 
+def spread(values):
+    """Percentiles and the like of milliseconds."""
+    return {"min": min(values), "mean": round(math.fsum(values) / len(values), 4), "max": max(values),
+            "p50": percentile(values, 50), "p90": percentile(values, 90), "p99": percentile(values, 99)}
+
+
+def used_memory(board):
+    """Megabytes of the device's memory that are in use, or None where this CANN can't tell."""
+    get_mem_info = getattr(board.acl.rt, "get_mem_info", None)
+    for attribute in (1, 0):  # aclrtMemAttr: ACL_HBM_MEM, ACL_DDR_MEM; a chip has one of them
+        free, total, code = get_mem_info(attribute) if get_mem_info else (0, 0, 1)
+        if code == 0 and total:
+            return round((total - free) / 1e6, 1)
+    return None
+
+
+def measure(options, board, model, load_seconds):
+    """Run the model ``options.loop`` times with the input that is in ``model.feed``, each phase timed."""
+    phases = (("to_device", model.to_device), ("execute", model.compute), ("from_device", model.from_device))
+    times = {name: [] for name, _ in phases}
+    progress, begun = Progress(options.loop), time.perf_counter()
+    for number in range(options.loop):
+        clock = Clock()
+        for name, phase in phases:
+            phase()
+            times[name].append(clock.split())
+        progress.show(number + 1)
+    seconds = time.perf_counter() - begun
+    total = [round(sum(one), 4) for one in zip(*(times[name] for name, _ in phases))]
+    query = getattr(board.acl.mdl, "query_size", None)
+    work, weights, code = query(os.path.join(options.release, "model.om")) if query else (0, 0, 1)
+    bench = {
+        "run": options.run, "count": options.loop, "warmup": options.warmup, "batch": model.batch,
+        "ms": dict({name: spread(values) for name, values in times.items()}, total=spread(total)),
+        "throughput": round(options.loop * model.batch / seconds, 3), "seconds": round(seconds, 6),
+        "load_seconds": load_seconds, "device_memory_mb": used_memory(board),
+        "model_memory_mb": round((work + weights) / 1e6, 1) if code == 0 else None, "times": total,
+    }
+    with replacing(os.path.join(options.out, "bench.json")) as stream:
+        stream.write((json.dumps(bench, sort_keys=True) + "\n").encode("ascii"))
+
+
 def environment(options):
     return {
         "device": options.device, "python": platform.python_version(), "numpy": np.__version__,
@@ -618,11 +671,31 @@ def infer(options, summary):
         model.check_fits(spec)
         summary.update(load_seconds=round(clock.split() / 1000.0, 6), batch=model.batch,
                        input=str(model.input), output=str(model.output))
+        if options.loop:
+            return loop(options, names, board, model, spec, summary["load_seconds"])
         Image.preinit()  # or the first picture's decoding would count Pillow's search for decoders
         for _ in range(options.warmup):  # the first execution also sets things up: it is not timed
             model.execute(model.batch)
         run.all(model, spec)
     return 4 if run.failed == len(names) else 0
+
+
+def loop(options, names, board, model, spec, load_seconds):
+    """--loop: the first picture that can be read, again and again. Returns the exit code."""
+    for name in names:
+        try:
+            model.feed[:] = preprocess(decode(os.path.join(options.pictures, name)), spec)
+            break
+        except Exception as error:  # Pillow raises nearly anything for broken files
+            say(f"failed: {name}: {error}")
+    else:
+        return 4
+    for _ in range(options.warmup):
+        model.execute(model.batch)
+    if model.gears and not options.warmup:
+        model.execute(model.batch)  # sets the size of the batch
+    measure(options, board, model, load_seconds)
+    return 0
 
 
 def parse(arguments):
@@ -637,11 +710,13 @@ def parse(arguments):
     parser.add_argument("--limit", type=int, default=None, help="take the first N pictures only")
     parser.add_argument("--warmup", type=int, default=1, help="executions before the first picture (1)")
     parser.add_argument("--mode", choices=["folder"], default="folder", help="where pictures come from")
+    parser.add_argument("--loop", type=int, default=None, metavar="N",
+                        help="measure N executions of one picture instead")
     parser.add_argument("--list", help="file with names of pictures, one a line: only those, in that order")
     options = parser.parse_args(arguments)
     if options.pictures is None:
         options.pictures = os.path.join(options.release, "pictures")
-    for flag, value, least in (("--top-k", options.top_k, 1), ("--limit", options.limit, 1),
+    for flag, value, least in (("--top-k", options.top_k, 1), ("--limit", options.limit, 1), ("--loop", options.loop, 1),
                                ("--warmup", options.warmup, 0), ("--device", options.device, 0)):
         if value is not None and value < least:
             parser.error(f"{flag} must be at least {least}, not {value}")

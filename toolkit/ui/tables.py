@@ -31,6 +31,5 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[s
 def _width(text: str) -> int:
     """Columns on a terminal: East Asian wide characters take two."""
     return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
-        for char in text
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
     )

@@ -1,0 +1,108 @@
+"""Each board back to the release that it ran before, or to the one that release= names.
+
+    deploy rollback +board=200dk
+    deploy rollback inventory=factory hosts=@gate release=4f1c --yes
+
+release= takes the beginning of an id; deploy status shows ids. The board keeps its last releases, so nothing is
+sent. Goes on past boards that fail, and names them. More than one board that was not named is asked about first.
+
+Exits with 4 when some boards could not be put back, 5 when none could.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from stages._boards import (
+    Answer,
+    Place,
+    ask_boards,
+    confirm,
+    exit_code,
+    failures_text,
+    holder,
+    places_of,
+    run_folder,
+)
+from stages._invocation import Invocation
+from toolkit.errors import BoardRefused
+from toolkit.remote.agent import BoardAgent, Inspection
+from toolkit.ui.events import Event
+from toolkit.ui.tables import table
+
+HELP = "each board back to its previous release, or to release=ID"
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """What a board ran before and runs now."""
+
+    board: str
+    status: str
+    former: str
+    release: str
+
+
+def run(invocation: Invocation) -> int:
+    wanted = (invocation.config.release or "").lower()
+    with places_of(invocation) as places:
+        confirm(invocation, places, "roll back")
+
+        def back(place: Place, agent: BoardAgent) -> Rolled:
+            config = place.target.config
+            found = agent.inspect(place.target.profile.root, config.app.name)
+            goal = choose(place.name, found, wanted)
+            if goal == found.current and found.pending is None:
+                return Rolled(place.name, "unchanged", found.current, found.current)
+            agent.lock(holder(), break_lock=config.rollout.break_lock)
+            return Rolled(place.name, "reverted", found.current, agent.revert(goal))
+
+        with run_folder(invocation) as run:
+            answers = ask_boards(invocation, places, back)
+            for answer in answers:
+                content = asdict(answer.value) if answer.value else {"board": answer.name, **answer.failure()}
+                run.show(Event("outcome", stage="rollback", board=answer.name, data=content))
+                run.receipt(answer.name, content)
+    failed = sum(answer.error is not None for answer in answers)
+    boards = [asdict(item.value) if item.value else {"board": item.name, **item.failure()} for item in answers]
+    invocation.renderer.data({"boards": boards, "run": run.id}, _text(answers))
+    return exit_code(failed, len(answers))
+
+
+def choose(board: str, found: Inspection, wanted: str) -> str:
+    """The id to go back to. ``wanted``: the beginning of one; "" = the previous release.
+
+    :raises BoardRefused: there is none, or more than one begins like that.
+    """
+
+    def refused(text: str, hint: str) -> BoardRefused:
+        return BoardRefused(f"{board}: {text}", cause="no-release", host=board, hint=hint)
+
+    if not wanted:
+        # A switch that nobody confirmed is taken back to what was there before it.
+        goal = str(found.pending.get("former", "")) if found.pending else found.previous
+        if not goal:
+            raise refused("there is no previous release to go back to", "deploy status shows what is there")
+        return goal
+    fits = [name for name in found.releases if name.startswith(wanted)]
+    there = ", ".join(name[:12] for name in found.releases) or "none"
+    if not fits:
+        raise refused(f"no release on it begins with {wanted}", f"it has {there}")
+    if len(fits) > 1:
+        raise refused(f"{len(fits)} releases begin with {wanted}", f"it has {there}: give more of the id")
+    return fits[0]
+
+
+def _text(answers: list[Answer[Rolled]]) -> str:
+    rows = []
+    for answer in answers:
+        rolled = answer.value
+        if rolled is None:
+            rows.append([answer.name, str(answer.failure()["status"]), "", ""])
+        else:
+            rows.append([answer.name, rolled.status, rolled.former[:12] or "–", rolled.release[:12] or "–"])
+    done = sum(answer.value is not None for answer in answers)
+    lines = [table(["board", "outcome", "ran", "runs"], rows), *failures_text(answers)]
+    if len(answers) > 1:
+        lines.append(f"{done} of {len(answers)} boards run what was asked for")
+    return "\n".join(lines)

@@ -1,0 +1,240 @@
+"""Is on the boards what was put there, and does it still answer rightly?
+
+    deploy verify +board=200dk
+    deploy verify inventory=factory --json
+
+Each board re-hashes the files of its release, then runs the release's own pictures again; the answers are compared
+with the reference that came with the release. Nothing is switched.
+
+Exits with 6 when answers disagree, with 7 when files are damaged, missing or not this program's, with 4 or 5 when
+some boards or all failed otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from stages._boards import (
+    PROGRAM_STATUS,
+    Answer,
+    Place,
+    ask_boards,
+    exit_code,
+    failures_text,
+    places_of,
+    program_failed,
+    relative,
+    run_folder,
+    run_program,
+)
+from stages._invocation import Invocation
+from toolkit.errors import BoardRefused, RemoteError
+from toolkit.fleet.agreement import compare, latency, read_results
+from toolkit.fleet.journal import RunFolder
+from toolkit.remote.agent import BoardAgent
+from toolkit.ui.events import Event
+from toolkit.ui.tables import table
+
+HELP = "re-hash what is on the boards and run the golden pictures again"
+
+MAX_BYTES = 1 << 30
+MAX_FILES = 100_000
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One board. damaged, missing: paths in the release. problems: why the answers disagree."""
+
+    board: str
+    release: str
+    damaged: tuple[str, ...]
+    missing: tuple[str, ...]
+    environment: str
+    foreign: str
+    folder: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    not_run: str = ""
+
+    @property
+    def whole(self) -> bool:
+        return not self.damaged and not self.missing and not self.foreign and self.environment == "same"
+
+    @property
+    def status(self) -> str:
+        return "disagrees" if self.problems else "ok" if self.whole else "damaged"
+
+    @property
+    def hint(self) -> str:
+        """What to do, for people."""
+        if self.foreign:
+            return "move it away on the board, or set board.root"
+        if self.damaged or self.missing:
+            return f"on the board rm -r {self.folder}/blobs, then deploy: all of it is sent again, and checked"
+        if self.problems:
+            return "deploy rollback, or compare with doctor: driver, CANN and chip as they were?"
+        return "deploy writes the environment again" if self.environment != "same" else ""
+
+    @property
+    def text(self) -> str:
+        """What is wrong, for people."""
+        parts = list(self.problems)
+        for what, names in (("damaged", self.damaged), ("missing", self.missing)):
+            if names:
+                shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+                parts.append(f"{what}: {shown}")
+        if self.foreign:
+            parts.append(self.foreign)
+        elif self.environment != "same":
+            parts.append(f"the environment in ~/.bashrc {'differs' if self.environment == 'differs' else 'is not set'}")
+        if self.not_run:
+            parts.append(f"the pictures were not run: {self.not_run}")
+        return "; ".join(parts)
+
+
+def run(invocation: Invocation) -> int:
+    with places_of(invocation) as places, run_folder(invocation) as run:
+
+        def check(place: Place, agent: BoardAgent) -> Verified:
+            return verify_board(place, agent, run)
+
+        answers = ask_boards(invocation, places, check)
+        for answer in answers:
+            content = _json(answer)
+            run.show(Event("outcome", stage="verify", board=answer.name, data=content))
+            run.receipt(answer.name, content)
+    invocation.renderer.data({"boards": [_json(item) for item in answers], "run": run.id}, _text(answers, run))
+    if any(item.value is not None and item.value.problems for item in answers):
+        return 6
+    if any(item.value is not None and not item.value.whole for item in answers):
+        return 7
+    return exit_code(sum(item.error is not None for item in answers), len(answers))
+
+
+def verify_board(place: Place, agent: BoardAgent, run: RunFolder) -> Verified:
+    """Re-hash, run, compare: one board."""
+    config = place.target.config
+    found = agent.inspect(place.target.profile.root, config.app.name)
+    if not found.current and not found.foreign:
+        raise BoardRefused(
+            f"{place.name}: nothing is deployed there",
+            cause="no-release",
+            host=place.name,
+            hint="deploy first, then verify",
+        )
+    said = agent.verify()
+    result = Verified(
+        place.name,
+        said["release"],
+        tuple(said["damaged"]),
+        tuple(said["missing"]),
+        said["environment"],
+        said["foreign"],
+        found.folder,
+    )
+    try:
+        results = _golden(place, agent, found.current, run)
+        reference = _reference(place, agent, found.current)
+    except RemoteError as error:
+        # With files gone it is no wonder, and they have been named.
+        if result.whole:
+            raise
+        return Verified(**{**vars(result), "not_run": str(error).removeprefix(f"{place.name}: ")})
+    agreement = compare(results, reference, config.verify.max_difference)
+    figures = {
+        "pictures": agreement.pictures,
+        "accuracy": agreement.accuracy,
+        "labelled": agreement.labelled,
+        "agreement": agreement.agreed,
+        "difference": agreement.difference,
+        "failed": list(agreement.failed),
+        **latency(results),
+    }
+    return Verified(**{**vars(result), "figures": figures, "problems": agreement.problems})
+
+
+def _golden(place: Place, agent: BoardAgent, release: str, run: RunFolder) -> list[dict[str, Any]]:
+    """Run the release's own pictures; the results, fetched into the run's folder."""
+    infer = place.target.config.infer
+    folder = f"work/verify-{run.id}"
+    report = run_program(
+        place,
+        agent,
+        release,
+        [
+            *("--pictures", "{release}/pictures"),
+            *("--out", f"{{app}}/{folder}"),
+            *("--run", run.id),
+            *("--top-k", str(infer.top_k)),
+            *("--device", str(infer.device)),
+            *("--warmup", str(infer.warmup)),
+        ],
+    )
+    try:
+        if report.status != 0:
+            raise program_failed(place, report, PROGRAM_STATUS)
+        out = run.board(place.name)
+        agent.fetch(folder, out, limit_bytes=MAX_BYTES, limit_files=MAX_FILES)
+    finally:
+        agent.remove(folder)
+    return read_results(out / "results.jsonl")
+
+
+def _reference(place: Place, agent: BoardAgent, release: str) -> list[dict[str, Any]]:
+    """The reference that came with the release: its hash has just been checked by the board."""
+    lines: list[str] = []
+    agent.run(
+        ["cat", "{release}/reference.json"],
+        release=release,
+        cwd="{release}",
+        need=(),
+        limit=place.target.config.ssh.limits.command,
+        on_line=lines.append,
+    )
+    try:
+        pictures = json.loads("\n".join(lines))["pictures"]
+        return [dict(entry) for entry in pictures]
+    except (ValueError, KeyError, TypeError):
+        raise BoardRefused(
+            f"{place.name}: reference.json of the release cannot be read",
+            cause="missing",
+            host=place.name,
+            hint="deploy again: the board gets what it lacks",
+        ) from None
+
+
+def _json(answer: Answer[Verified]) -> dict[str, Any]:
+    if answer.value is None:
+        return {"board": answer.name, **answer.failure()}
+    return {"status": answer.value.status, **asdict(answer.value)}
+
+
+def _text(answers: list[Answer[Verified]], run: RunFolder) -> str:
+    rows, told = [], []
+    for answer in answers:
+        item = answer.value
+        if item is None:
+            rows.append([answer.name, "", str(answer.failure()["status"]), "", ""])
+            continue
+        figures = item.figures
+        accuracy, difference = figures.get("accuracy"), figures.get("difference")
+        rows.append(
+            [
+                answer.name,
+                item.release[:12] or "–",
+                item.status,
+                f"{accuracy * 100:.1f} % of {figures['labelled']}" if accuracy is not None else "",
+                f"{difference:.1e}" if difference is not None else "",
+            ]
+        )
+        if item.text:
+            told.append(f"✗ {answer.name}: {item.text}")
+            told.append(f"  what to do: {item.hint}")
+    heads = ["board", "release", "result", "accuracy", "difference"]
+    lines = [table(heads, rows, right=["accuracy", "difference"]), *told, *failures_text(answers)]
+    if any(answer.value is not None and answer.value.figures for answer in answers):
+        lines.append(f"pictures and results: {relative(run.path)}/<board>/")
+    return "\n".join(lines)
