@@ -1,9 +1,9 @@
-"""From a call to its store and its lock file: what ``store=`` and ``lock=`` mean to the verbs."""
+"""From a call to what it is made of and what is kept of it: store, lock file, signature, receipts."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from stages import _registry
@@ -12,13 +12,20 @@ from stages._invocation import Invocation
 from toolkit import paths
 from toolkit.artefacts import lock as locking
 from toolkit.artefacts.lock import Lock
+from toolkit.artefacts.manifest import Release
 from toolkit.artefacts.shared import SharedStore
+from toolkit.artefacts.signing import Signer
 from toolkit.artefacts.store import Store
+from toolkit.fleet.job import BoardJob
+from toolkit.fleet.journal import RunFolder
+from toolkit.fleet.outcome import Outcome
+from toolkit.fleet.receipts import Receipts, receipt_of
 
 
 def open_store(invocation: Invocation) -> Store:
     """The store of the call: this folder's; behind it the shared one, before it the lock, where given."""
     config = invocation.config
+    Signer.from_settings(config.sign)  # a key that cannot sign is told of now, not after an hour of training
     shared = None
     if config.store.kind == "shared":
         shared = SharedStore.open(config.store, tuple(config.ssh.known_hosts), config.ssh.config)
@@ -49,6 +56,25 @@ def keep_lock(
     )
     lock.write(run / locking.NAME)
     lock.write(paths.base() / locking.NAME)
+
+
+def signature_of(invocation: Invocation, release: Release) -> str:
+    """The release's signature with ``sign=ssh-key``; "" without."""
+    signer = Signer.from_settings(invocation.config.sign)
+    return signer.sign(release) if signer else ""
+
+
+def recorder(run: RunFolder, jobs: Sequence[BoardJob]) -> Callable[[Outcome], None]:
+    """Keeps each outcome as the board's next receipt, in its chain and in the run's folder."""
+    receipts = Receipts(paths.home() / "receipts")
+    by_name = {job.board: job for job in jobs}
+    made_by = locking.made_by()
+
+    def record(outcome: Outcome) -> None:
+        content = receipt_of(by_name[outcome.board], outcome, made_by)
+        receipts.add(outcome.board, content, run.path / "receipts" / f"{outcome.board}.json")
+
+    return record
 
 
 def _lock(invocation: Invocation) -> Lock:
