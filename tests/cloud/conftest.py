@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cloud.modelarts_server import ModelArtsServer
 from tests.cloud.obs_server import DOMAIN, ObsServer
-from toolkit.cloud.settings import ObsSettings
+from toolkit.cloud.settings import ModelArtsSettings, ObsSettings
 
 ACCESS_KEY = "CANARYAK0123456789"
 SECRET_KEY = "canary-secret-key-7f3a"
 TOKEN = "canary-token-91bc"
+PROJECT = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture(autouse=True)
@@ -51,4 +54,24 @@ def obs(obs_server: ObsServer) -> ObsSettings:
     """Settings for the stand-in by number, small parts, short waits."""
     return ObsSettings(
         bucket="bucket", endpoint=obs_server.by_number, part_size=100 * 2**10, tasks=3, timeout=5, pause=0.01
+    )
+
+
+@pytest.fixture
+def modelarts_server(obs_server: ObsServer, tmp_path: Path) -> Iterator[ModelArtsServer]:
+    server = ModelArtsServer(ACCESS_KEY, SECRET_KEY, TOKEN, PROJECT, obs_server, tmp_path / "modelarts")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def modelarts(modelarts_server: ModelArtsServer) -> ModelArtsSettings:
+    """Settings for the stand-in, with short waits."""
+    return ModelArtsSettings(
+        project_id=PROJECT,
+        endpoint=modelarts_server.endpoint,
+        flavor_id="modelarts.vm.cpu.2u",
+        engine_id="mindspore_2.7.0-cann_8.0-py_3.11",
+        poll=0.02,
+        read=5,
     )

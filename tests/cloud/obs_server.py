@@ -152,17 +152,13 @@ def _handler(server: ObsServer) -> type[BaseHTTPRequestHandler]:
             with server.lock:
                 server.requests.append(request)
             self.close_connection = True
-            action = next(
-                (what for fault in list(server.faults) if (what := fault(request)) is not None), None
-            )
+            action = next((what for fault in list(server.faults) if (what := fault(request)) is not None), None)
             try:
                 if action == "hang":
                     server.closing.wait(30)
                     return
                 if isinstance(action, int):
-                    raise Refused(
-                        action, "ServiceUnavailable" if action == 503 else "InternalError", "made to fail"
-                    )
+                    raise Refused(action, "ServiceUnavailable" if action == 503 else "InternalError", "made to fail")
                 self.verify(request, resource)
                 status, headers, body = self.answer(request)
             except Refused as refusal:
@@ -184,14 +180,10 @@ def _handler(server: ObsServer) -> type[BaseHTTPRequestHandler]:
             else:
                 bucket, _, key = path[1:].partition("/")
                 resource = path
-            headers = {
-                name.lower(): value for name, value in self.headers.items() if name.lower() != "authorization"
-            }
+            headers = {name.lower(): value for name, value in self.headers.items() if name.lower() != "authorization"}
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             scheme = (self.headers.get("Authorization") or "").partition(" ")[0]
-            return Request(
-                self.command, unquote(bucket), unquote(key), query, headers, body, scheme
-            ), resource
+            return Request(self.command, unquote(bucket), unquote(key), query, headers, body, scheme), resource
 
         def verify(self, request: Request, resource: str) -> None:
             if "apiversion" in request.query:
@@ -234,11 +226,7 @@ def _handler(server: ObsServer) -> type[BaseHTTPRequestHandler]:
 
         def metadata(self, request: Request) -> dict[str, str]:
             prefix = "x-obs-meta-" if request.scheme == "OBS" else "x-amz-meta-"
-            return {
-                name[len(prefix) :]: value
-                for name, value in request.headers.items()
-                if name.startswith(prefix)
-            }
+            return {name[len(prefix) :]: value for name, value in request.headers.items() if name.startswith(prefix)}
 
         def object(self, request: Request, bucket: dict[str, Stored]) -> tuple[int, dict[str, str], bytes]:
             if request.method == "PUT":
@@ -327,27 +315,18 @@ def _handler(server: ObsServer) -> type[BaseHTTPRequestHandler]:
                 for part in ET.fromstring(request.body).iter("Part")
             ]
             have = {number: hashlib.md5(body).hexdigest() for number, body in parts.items()}
-            if (
-                not wanted
-                or wanted != sorted(wanted)
-                or any(have.get(number) != etag for number, etag in wanted)
-            ):
+            if not wanted or wanted != sorted(wanted) or any(have.get(number) != etag for number, etag in wanted):
                 raise Refused(400, "InvalidPart", "a part is missing or another one")
             if any(len(parts[number]) < 100 * 1024 for number, _ in wanted[:-1]):
                 raise Refused(400, "EntityTooSmall", "a part is below 100 KB")
             whole = b"".join(parts[number] for number, _ in wanted)
-            etag = (
-                hashlib.md5(b"".join(bytes.fromhex(etag) for _, etag in wanted)).hexdigest()
-                + f"-{len(wanted)}"
-            )
+            etag = hashlib.md5(b"".join(bytes.fromhex(etag) for _, etag in wanted)).hexdigest() + f"-{len(wanted)}"
             bucket[request.key] = Stored(whole, etag, metadata)
             del server.uploads[request.query["uploadId"]]
             text = f"<CompleteMultipartUploadResult><ETag>{etag}</ETag></CompleteMultipartUploadResult>"
             return 200, {"Content-Type": "application/xml"}, text.encode()
 
-        def respond(
-            self, request: Request, status: int, headers: dict[str, str], body: bytes, cut: bool
-        ) -> None:
+        def respond(self, request: Request, status: int, headers: dict[str, str], body: bytes, cut: bool) -> None:
             prefix = "x-amz-" if request.scheme == "AWS" else "x-obs-"
             self.send_response(status)
             for name, value in headers.items():

@@ -43,16 +43,12 @@ def contents(folder: Path) -> dict[str, str]:
 
 @pytest.mark.usefixtures("names")
 @pytest.mark.parametrize("by_name", [True, False])
-def test_a_folder_goes_there_and_back(
-    obs: ObsSettings, obs_server: ObsServer, tmp_path: Path, by_name: bool
-) -> None:
+def test_a_folder_goes_there_and_back(obs: ObsSettings, obs_server: ObsServer, tmp_path: Path, by_name: bool) -> None:
     obs.endpoint = obs_server.by_name if by_name else obs_server.by_number
     source = folder_of(tmp_path / "source")
     events: list[Event] = []
     with Bucket(obs, "bucket") as bucket:
-        report = transfer.upload_folder(
-            bucket, source, "data", records=tmp_path / "records", emit=events.append
-        )
+        report = transfer.upload_folder(bucket, source, "data", records=tmp_path / "records", emit=events.append)
         assert (report.moved, report.skipped) == (4, 0)
         again = transfer.upload_folder(bucket, source, "data", records=tmp_path / "records")
         assert (again.moved, again.skipped, again.bytes) == (0, 4, 0)
@@ -108,9 +104,7 @@ def test_an_interrupted_upload_goes_on_with_its_missing_parts(
     assert obs_server.buckets["bucket"]["big"].content == big.read_bytes()
 
 
-def test_an_upload_of_an_older_content_is_dropped(
-    obs: ObsSettings, obs_server: ObsServer, tmp_path: Path
-) -> None:
+def test_an_upload_of_an_older_content_is_dropped(obs: ObsSettings, obs_server: ObsServer, tmp_path: Path) -> None:
     big = tmp_path / "big"
     big.write_bytes(b"a" * 300_000)
     obs.attempts = 1
@@ -133,9 +127,7 @@ def test_a_cut_download_goes_on_in_the_middle_of_a_part(
     with Bucket(obs, "bucket") as bucket:
         transfer.upload(bucket, {"big": big}, records=tmp_path / "r")
         cuts = iter([True, True, False])
-        obs_server.faults.append(
-            lambda request: "cut" if request.method == "GET" and next(cuts, False) else None
-        )
+        obs_server.faults.append(lambda request: "cut" if request.method == "GET" and next(cuts, False) else None)
         item = bucket.head("big")
         assert item is not None
         transfer.download(bucket, {tmp_path / "back": item})
@@ -187,9 +179,7 @@ def test_a_damaged_object_is_never_handed_on(obs: ObsSettings, obs_server: ObsSe
         assert not (tmp_path / "back").exists()
 
 
-def test_an_object_that_changes_meanwhile_is_refused(
-    obs: ObsSettings, obs_server: ObsServer, tmp_path: Path
-) -> None:
+def test_an_object_that_changes_meanwhile_is_refused(obs: ObsSettings, obs_server: ObsServer, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"x" * 250_000)
 
@@ -256,9 +246,7 @@ def test_no_such_bucket_nothing_listening_and_silence(obs: ObsSettings, obs_serv
     assert obs.endpoint.split("//")[1] in str(caught.value)
 
 
-def test_trouble_of_the_server_is_tried_again(
-    obs: ObsSettings, obs_server: ObsServer, tmp_path: Path
-) -> None:
+def test_trouble_of_the_server_is_tried_again(obs: ObsSettings, obs_server: ObsServer, tmp_path: Path) -> None:
     answers = iter([503, 500, 429])
     obs_server.faults.append(lambda request: next(answers, None) if request.method == "PUT" else None)
     small = tmp_path / "small"
@@ -314,9 +302,7 @@ def test_localise(obs: ObsSettings, obs_server: ObsServer, tmp_path: Path) -> No
 def test_tls_is_verified_with_names(obs: ObsSettings) -> None:
     import ssl
 
-    with Bucket(
-        dataclasses.replace(obs, endpoint="https://obs.cn-north-4.myhuaweicloud.com"), "bucket"
-    ) as bucket:
+    with Bucket(dataclasses.replace(obs, endpoint="https://obs.cn-north-4.myhuaweicloud.com"), "bucket") as bucket:
         context = bucket._connected().context
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname

@@ -89,9 +89,7 @@ def train(job: dict[str, Any], data: str | None, out: str, work: str) -> dict[st
     described = dict(job["train"], data=data, out=out, state=os.path.join(work, "state"))
     report = training_job.run_worker("train", described, Path(work), emit)
     say({"trained": report})
-    described = dict(
-        job["export"], checkpoint=os.path.join(out, "model.ckpt"), out=os.path.join(out, "export")
-    )
+    described = dict(job["export"], checkpoint=os.path.join(out, "model.ckpt"), out=os.path.join(out, "export"))
     exported = training_job.run_worker("export", described, Path(work), emit)
     return {"report": report, "export": exported, "settings": job["export"]}
 

@@ -7,7 +7,6 @@ the answer to its creation was lost. The same settings never start a second job 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -25,7 +24,7 @@ from toolkit.cloud.boot import MARK, RESULT
 from toolkit.cloud.modelarts import FINAL, RUNNING, WAITING, Service, State, Wanted
 from toolkit.cloud.obs import Bucket
 from toolkit.cloud.settings import ModelArtsSettings, ObsSettings
-from toolkit.errors import CloudError, Interrupted, UsageError
+from toolkit.errors import CloudError, InputError, Interrupted, UsageError
 from toolkit.ui.events import Emit, Event
 
 RECORD = "modelarts.json"
@@ -112,9 +111,7 @@ def train(
     try:
         _follow(cloud, record, found, work, emit)
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"no longer watching: training job {record.name} goes on in ModelArts", hint=ATTACH
-        ) from None
+        raise Interrupted(f"no longer watching: training job {record.name} goes on in ModelArts", hint=ATTACH) from None
     return _fetch(cloud, record, out, work, emit)
 
 
@@ -170,9 +167,7 @@ def _again(cloud: Cloud, record: Record, work: Path, emit: Emit) -> State | None
     return state
 
 
-def _send(
-    cloud: Cloud, job: Mapping[str, Any], data: Path | None, app: str, work: Path, emit: Emit
-) -> Record:
+def _send(cloud: Cloud, job: Mapping[str, Any], data: Path | None, app: str, work: Path, emit: Emit) -> Record:
     """Send code and data, and write the record."""
     name = "-".join(["deploy", "".join(c if c.isalnum() else "-" for c in app)[:40], secrets.token_hex(4)])
     record = Record(name, app, "", "", _plain(cloud.obs), _plain(cloud.modelarts))
@@ -209,11 +204,7 @@ def _create(cloud: Cloud, record: Record, data: Path | None, work: Path) -> Stat
         state = service.create(wanted)
     except CloudError as error:
         # Refused: nothing was created. No answer: perhaps something was, and it must not be paid for unseen.
-        found = (
-            None
-            if error.cause not in ("timeout", "unreachable", "server")
-            else _quietly(service, record.name)
-        )
+        found = None if error.cause not in ("timeout", "unreachable", "server") else _quietly(service, record.name)
         if found is None:
             (work / RECORD).unlink(missing_ok=True)
             raise
@@ -236,11 +227,7 @@ def _data_key(cloud: Cloud, data: Path) -> str:
 
 def _plain(settings: Any) -> dict[str, Any]:
     """What is needed to find the job again; keys are references, and those too stay out."""
-    return {
-        k: v
-        for k, v in asdict(settings).items()
-        if k in ("bucket", "prefix", "region", "endpoint", "project_id")
-    }
+    return {k: v for k, v in asdict(settings).items() if k in ("bucket", "prefix", "region", "endpoint", "project_id")}
 
 
 def _follow(cloud: Cloud, record: Record, state: State, work: Path, emit: Emit) -> None:
@@ -276,10 +263,7 @@ def _follow(cloud: Cloud, record: Record, state: State, work: Path, emit: Emit) 
             state = service.show(state.id)
             heard = cloud.clock()
         except CloudError as error:
-            if (
-                error.cause not in ("timeout", "unreachable", "server")
-                or cloud.clock() - heard > settings.outage
-            ):
+            if error.cause not in ("timeout", "unreachable", "server") or cloud.clock() - heard > settings.outage:
                 error.hint = ATTACH if error.cause != "not-found" else error.hint
                 raise
     record.ended = phase
@@ -362,7 +346,7 @@ def _fetch(cloud: Cloud, record: Record, out: Path, work: Path, emit: Emit) -> d
         files: dict[str, str] = dict(said["files"])
         report: dict[str, Any] = dict(said["report"])
         for name, digest in files.items():
-            if hashlib.sha256((results / name).read_bytes()).hexdigest() != digest:
+            if digest_file(transfer.place(results, name, name)) != digest:
                 raise ValueError(f"{name} came out damaged")
         if "model.ckpt" not in files:
             raise ValueError("no model.ckpt among the results")
@@ -374,9 +358,7 @@ def _fetch(cloud: Cloud, record: Record, out: Path, work: Path, emit: Emit) -> d
     made = {"settings": said.get("settings"), "export": said.get("export")}
     (out / "export").mkdir(exist_ok=True)
     (out / "export" / "export.json").write_text(json.dumps(made, indent=1, sort_keys=True), "utf-8")
-    emit(
-        Event("log", f"results of {record.name} fetched, model.ckpt sha256 {digest_file(out / 'model.ckpt')}")
-    )
+    emit(Event("log", f"results of {record.name} fetched, model.ckpt sha256 {digest_file(out / 'model.ckpt')}"))
     return {**report, "job": record.id, "exported": (said.get("export") or {}).get("file")}
 
 
@@ -384,7 +366,7 @@ def _fetch(cloud: Cloud, record: Record, out: Path, work: Path, emit: Emit) -> d
 def _wrong_result(cloud: Cloud, place: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (InputError, OSError, ValueError, KeyError, TypeError) as error:
         raise CloudError(
             f"obs://{cloud.obs.bucket}/{place}: not what a training job leaves: {error}",
             cause="damaged",

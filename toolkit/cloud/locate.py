@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.cloud.obs import Bucket
 from toolkit.cloud.settings import BUCKET, ObsSettings
-from toolkit.cloud.transfer import _place, download, download_folder
+from toolkit.cloud.transfer import download, download_folder, place
 from toolkit.errors import CloudError, ConfigError
 from toolkit.ui.events import Emit, ignore
 
@@ -41,7 +41,7 @@ def localise(where: str, cache: Path, obs: ObsSettings, emit: Emit = ignore) -> 
     name, key = split(where)
     with Bucket(obs, name) as bucket:
         item = None if key.endswith("/") else bucket.head(key)
-        path = _place(cache / "obs" / name, key.rstrip("/"), key)
+        path = place(cache / "obs" / name, key.rstrip("/"), key)
         if item is not None:
             if path.is_dir():
                 raise CloudError(

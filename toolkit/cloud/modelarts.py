@@ -140,9 +140,7 @@ class Service:
         """Ask for the job's end. ModelArts refuses for one that has ended."""
         import huaweicloudsdkmodelarts.v1 as api
 
-        request = api.StopTrainingJobRequest(
-            training_job_id=job, body=api.JobActionType(action_type="terminate")
-        )
+        request = api.StopTrainingJobRequest(training_job_id=job, body=api.JobActionType(action_type="terminate"))
         self._ask(f"stop training job {job}", "stop_training_job", request)
 
     def log(self, job: str) -> tuple[str, int]:
@@ -173,11 +171,7 @@ class Service:
         if not status:
             timeout = "timeout" in type(error).__name__.lower() or "timed out" in str(error).lower()
             first = (str(getattr(error, "error_msg", "") or error).strip().splitlines() or [""])[0]
-            why = (
-                f"nothing was heard for {self.settings.read:g} s"
-                if timeout
-                else first or type(error).__name__
-            )
+            why = f"nothing was heard for {self.settings.read:g} s" if timeout else first or type(error).__name__
             return CloudError(
                 f"could not {verb}: {self.host}: {why}",
                 cause="timeout" if timeout else "unreachable",
@@ -208,9 +202,7 @@ def endpoint(settings: ModelArtsSettings, obs: ObsSettings) -> str:
     region = settings.region or obs.region
     if settings.endpoint or region:
         return settings.endpoint or f"https://modelarts.{region}.myhuaweicloud.com"
-    raise ConfigError(
-        "modelarts.region: it is needed to reach ModelArts", hint="store=obs store.obs.region=cn-north-4"
-    )
+    raise ConfigError("modelarts.region: it is needed to reach ModelArts", hint="store=obs store.obs.region=cn-north-4")
 
 
 def _client(settings: ModelArtsSettings, obs: ObsSettings) -> Any:
@@ -235,9 +227,7 @@ def _client(settings: ModelArtsSettings, obs: ObsSettings) -> Any:
     credentials = BasicCredentials(keys.access_key.reveal(), keys.secret_key.reveal(), project)
     if keys.token is not None:
         credentials = credentials.with_security_token(keys.token.reveal())
-    config = HttpConfig(
-        timeout=(settings.connect, settings.read), retry_times=0, ssl_ca_cert=settings.ca_file or None
-    )
+    config = HttpConfig(timeout=(settings.connect, settings.read), retry_times=0, ssl_ca_cert=settings.ca_file or None)
     builder = ModelArtsClient.new_builder().with_http_config(config).with_credentials(credentials)
     return builder.with_endpoint(endpoint(settings, obs)).build()
 

@@ -154,9 +154,7 @@ class Bucket:
         )
         return str(answer.body.uploadId)
 
-    def put_part(
-        self, key: str, upload: str, number: int, path: Path, offset: int, size: int, md5: str
-    ) -> str:
+    def put_part(self, key: str, upload: str, number: int, path: Path, offset: int, size: int, md5: str) -> str:
         """Send ``size`` bytes from ``offset`` as part ``number`` (from 1); return the ETag."""
         answer = self._ask(
             f"send part {number} of",
@@ -258,9 +256,7 @@ class Bucket:
                     hint="run the same command again: it goes on where this one stopped",
                 )
 
-    def _ask(
-        self, verb: str, key: str, method: str, *arguments: Any, missing: bool = False, **named: Any
-    ) -> Any:
+    def _ask(self, verb: str, key: str, method: str, *arguments: Any, missing: bool = False, **named: Any) -> Any:
         """The answer of the SDK's ``method``; None where nothing is there and ``missing`` allows it.
 
         ``verb`` and ``key`` are for the message of the CloudError that is raised otherwise.
@@ -335,18 +331,14 @@ def endpoint(settings: ObsSettings) -> str:
         return settings.endpoint
     if settings.region:
         return f"https://obs.{settings.region}.myhuaweicloud.com"
-    raise ConfigError(
-        "store.obs.region: it is needed to reach OBS", hint="store=obs store.obs.region=cn-north-4"
-    )
+    raise ConfigError("store.obs.region: it is needed to reach OBS", hint="store=obs store.obs.region=cn-north-4")
 
 
 def _client(settings: ObsSettings) -> Any:
     try:
         from obs import ObsClient
     except ImportError:
-        raise ConfigError(
-            "the package esdk-obs-python is needed for OBS", hint="pip install -e '.[cloud]'"
-        ) from None
+        raise ConfigError("the package esdk-obs-python is needed for OBS", hint="pip install -e '.[cloud]'") from None
     keys = obs_keys(settings)
     client = ObsClient(
         access_key_id=keys.access_key.reveal(),

@@ -106,11 +106,7 @@ def _endpoint(key: str, endpoint: str) -> Iterator[str]:
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         yield f"{key}: {endpoint} is not an address such as https://obs.cn-north-4.myhuaweicloud.com"
-    elif (
-        parts.scheme == "http"
-        and parts.hostname not in ("127.0.0.1", "::1")
-        and not _is_local(parts.hostname)
-    ):
+    elif parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1") and not _is_local(parts.hostname):
         yield f"{key}: {endpoint} would send everything in the clear; write https://"
 
 

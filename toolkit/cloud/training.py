@@ -41,9 +41,7 @@ def train(
 ) -> dict[str, Any]:
     """Train in ModelArts; ``out`` becomes what a local training leaves there, with ``export/`` besides."""
     cloud = jobs.Cloud(config.store.obs, config.modelarts)
-    report = jobs.train(
-        cloud, job_of(config), data, app=config.app.name, out=out, work=work, emit=emit, attach=attach
-    )
+    report = jobs.train(cloud, job_of(config), data, app=config.app.name, out=out, work=work, emit=emit, attach=attach)
     done = training_job.finished(report, config.model, config.train, config.data, out)
     return {**done, "summary": f"{done['summary']}, in ModelArts"}
 

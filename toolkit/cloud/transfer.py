@@ -115,7 +115,7 @@ def download_folder(bucket: Bucket, prefix: str, folder: Path, *, emit: Emit = i
     InputError for a key that would lead out of the folder, CloudError where there is nothing.
     """
     prefix = prefix.rstrip("/") + "/" if prefix else ""
-    items = {_place(folder, item.key[len(prefix) :], item.key): item for item in bucket.list(prefix)}
+    items = {place(folder, item.key[len(prefix) :], item.key): item for item in bucket.list(prefix)}
     if not items:
         raise CloudError(
             f"obs://{bucket.name}/{prefix}: there is nothing",
@@ -183,9 +183,7 @@ def _upload_parts(
     pool: ThreadPoolExecutor,
 ) -> None:
     part_size = max(bucket.settings.part_size, -(-size // MAX_PARTS))
-    record = records / (
-        hashlib.sha256(f"{bucket.host}/{bucket.name}/{key}".encode()).hexdigest()[:32] + ".json"
-    )
+    record = records / (hashlib.sha256(f"{bucket.host}/{bucket.name}/{key}".encode()).hexdigest()[:32] + ".json")
     before = _read(record)
     same = before.get("sha256") == sha256 and before.get("part_size") == part_size
     upload_id = str(before.get("upload") or "") if same else ""
@@ -205,9 +203,7 @@ def _upload_parts(
             progress.add(length, over_the_line=False)
             etags[number] = md5.hex()
             return
-        etags[number] = bucket.put_part(
-            key, upload_id, number, path, offset, length, base64.b64encode(md5).decode()
-        )
+        etags[number] = bucket.put_part(key, upload_id, number, path, offset, length, base64.b64encode(md5).decode())
         progress.add(length)
 
     _finish(
@@ -228,9 +224,7 @@ def _upload_parts(
         )
 
 
-def _download_file(
-    bucket: Bucket, path: Path, item: Item, progress: _Progress, pool: ThreadPoolExecutor
-) -> None:
+def _download_file(bucket: Bucket, path: Path, item: Item, progress: _Progress, pool: ThreadPoolExecutor) -> None:
     if _holds(path, item):
         progress.count(False)
         progress.add(item.size, over_the_line=False)
@@ -309,26 +303,21 @@ def _holds(path: Path, item: Item) -> bool:
     if not path.is_file() or not item.etag:
         return False
     stat = path.stat()
-    return (
-        known == {"etag": item.etag, "size": item.size, "mtime_ns": stat.st_mtime_ns}
-        and stat.st_size == item.size
-    )
+    return known == {"etag": item.etag, "size": item.size, "mtime_ns": stat.st_mtime_ns} and stat.st_size == item.size
 
 
 def _record(path: Path) -> Path:
     return path.with_name(f".{path.name}.obs")
 
 
-def _place(folder: Path, relative: str, key: str) -> Path:
+def place(folder: Path, relative: str, key: str) -> Path:
     """Where an object goes below ``folder``. Keys are made by anybody: none may lead anywhere else."""
     parts = PurePosixPath(relative).parts
     unsafe = not parts or relative.startswith("/") or "\\" in relative or "\0" in relative
     if unsafe or any(
         part in ("..", ".") or (part.startswith(".") and part.endswith((".obs", ".part"))) for part in parts
     ):
-        raise InputError(
-            f"the object {key!r} has a name that cannot be a file's here", hint="rename it in OBS"
-        )
+        raise InputError(f"the object {key!r} has a name that cannot be a file's here", hint="rename it in OBS")
     return folder.joinpath(*parts)
 
 
