@@ -6,8 +6,8 @@
 
 With boards chosen, each is asked over one connection: SSH and host key, disk, clock, Python, NumPy, Pillow, acl,
 npu-smi, the chip against the profile's soc_version, health, temperature, memory, driver and CANN versions,
-permission to open the device, environment. Nothing on a board is changed. Of more than four boards only what is not in order is
-printed; --json has all of it.
+permission to open the device, environment. Nothing on a board is changed. Of more than four boards only what is
+not in order is printed; --json has all of it.
 
 Exits with 2 when this machine lacks something, 4 when some boards are not fit or don't answer, 5 when none is.
 """

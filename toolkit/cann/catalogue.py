@@ -258,14 +258,14 @@ ENTRIES = (
     ),
     Entry(
         "low-accuracy",
-        r"the answers disagree with the reference|(?i)accuracy .* below",
+        r"the answers disagree with the reference|(?i:accuracy .* below)",
         "the picture reaches the model otherwise than in training: normalised twice or never, RGB and BGR or "
         "NCHW and NHWC mixed up, floats fed to an om that takes bytes",
         "one preprocess=… decides all of it: convert again, and compare the om with ONNX Runtime on the same bytes",
     ),
     Entry(
         "garbage",
-        r"scores are not finite|(?i)garbage results?|\[WARNING\] Input\[\d+\] size: .* not equal om size",
+        r"scores are not finite|(?i:garbage result)|\[WARNING\] Input\[\d+\] size: .* not equal om size",
         "the model's buffer and what is copied into it differ in size or data type",
         "check sizes and data types before copying; atc.output_type=FP16 gives two bytes a value",
     ),

@@ -87,7 +87,7 @@ def parse_table(text: str) -> Table:
             process = _process(cells)
             if process:
                 processes.append(process)
-        elif len(cells) == 3 and re.match(r"\d+\s+\S", cells[0]):
+        elif len(cells) == 3 and re.match(r"\d+(\s+\S|\Z)", cells[0]):
             if upper is None and _is_upper(cells):
                 upper = cells
             elif upper is not None:
