@@ -116,7 +116,9 @@ def _run(arguments: list[str], shown: Renderer) -> int:
         shown.close()
         _help(verb, shown)
         return 0
-    arguments = [_with_plus(argument) for argument in arguments]
+    from toolkit.artefacts.lock import with_lock
+
+    arguments = with_lock([_quoted(_with_plus(argument)) for argument in arguments])
     return _hydra(arguments, verb, words, rest, flags, shown)
 
 
@@ -201,6 +203,18 @@ def _with_plus(argument: str) -> str:
     return f"+board={name}"
 
 
+def _quoted(argument: str) -> str:
+    """Hydra takes ``hosts=a,b`` for a sweep, and refuses ``hosts=!a`` and ``hosts=site=x``: a text, all of them."""
+    key, equals, value = argument.partition("=")
+    if key.lstrip("+") != "hosts" or not equals or value in ("", "null"):
+        return argument
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]
+    # In quotes a backslash is special only in front of a quote.
+    value = re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", value))
+    return f"{key}='{value}'"
+
+
 def _help(verb: str, shown: Renderer) -> None:
     from stages import _registry
 
@@ -221,23 +235,37 @@ def _hydra(
     # Without it Hydra prints errors and exits by itself, with code 1.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     import hydra
+    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
-    from hydra.types import TaskFunction
+    from hydra.types import RunMode, TaskFunction
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
+    from stages import _sweep
     from toolkit.config.store import register_resolvers
 
     register_resolvers()
     codes: list[int] = []
     errors: list[BaseException] = []
+    sweep: list[_sweep.Job] = []
 
     def task(composed: DictConfig) -> None:
+        hydra_config = HydraConfig.get()
+        many = hydra_config.mode == RunMode.MULTIRUN
+        results: list[Any] = []
+        failed: BaseException | None = None
         # Hydra writes a line of its own about every exception it sees.
         try:
-            codes.append(_task(composed, verb or "apply", words, rest, flags, shown))
-        except BaseException as error:
-            errors.append(error)
+            codes.append(_task(composed, verb or "apply", words, rest, flags, shown, results))
+        except Exception as error:
+            failed = error
+            if many and isinstance(error, DeployError):
+                shown.error(error)
+                codes.append(error.exit_code)
+            else:
+                errors.append(error)
+        if many:
+            sweep.append(_sweep.Job(list(hydra_config.overrides.task), results, failed))
 
     wrapped: Any = hydra.main(version_base="1.3", config_path=str(paths.CONF), config_name="deploy")
     before = sys.argv
@@ -251,13 +279,22 @@ def _hydra(
         return int(end.code or 0)
     finally:
         sys.argv = before
+    if sweep:
+        found = _sweep.rows(sweep)
+        shown.data({"sweep": found}, _sweep.table(found))
     if errors:
         raise errors[0]
     return max(codes, default=0)
 
 
 def _task(
-    composed: Any, verb: str, words: list[str], rest: list[str], flags: Flags | None, shown: Renderer
+    composed: Any,
+    verb: str,
+    words: list[str],
+    rest: list[str],
+    flags: Flags | None,
+    shown: Renderer,
+    results: list[Any],
 ) -> int:
     from hydra import compose
     from hydra.core.hydra_config import HydraConfig
@@ -277,6 +314,7 @@ def _task(
         compose=lambda extra: compose("deploy", [*overrides, *extra]),
         words=words,
         rest=rest,
+        results=results,
     )
     name = verb if verb in verb_names() else "stage"
     return int(_registry.verb(name).run(invocation)) if name != "stage" else _run_stage(invocation)

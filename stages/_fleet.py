@@ -7,15 +7,17 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from stages._hosts import convert_host, with_toolkit
 from stages._invocation import Invocation
 from stages._loading import load
 from toolkit import inventory, paths
-from toolkit.cann.environment import toolkit_script
 from toolkit.cann.host import ConvertHost
 from toolkit.config.schema import BoardSettings, Config
 from toolkit.errors import ConfigError, UsageError
@@ -60,9 +62,7 @@ def targets_of(invocation: Invocation) -> list[Target]:
         if config.board.count > 1 and not config.simulate:
             raise UsageError("board.count: only simulated boards can be counted", hint="simulate=true, or inventory=")
         return [Target(config.board.profile, config, tuple(_boards_of(config.board)))]
-    profiles = sorted(path.stem for path in (paths.CONF / "board").glob("*.yaml"))
-    default = config.board.profile if config.board else ""
-    found = inventory.load(config.inventory, [paths.base() / "inventory", paths.INVENTORY], profiles, default)
+    found = inventory_of(config)
     chosen = inventory.select([item for item in found if item.kind == "board"], config.hosts or "")
     if not chosen:
         raise UsageError(f"inventory={config.inventory}: it has no boards")
@@ -70,9 +70,31 @@ def targets_of(invocation: Invocation) -> list[Target]:
     for board in chosen:
         key = json.dumps([board.profile, dict(board.overrides)], sort_keys=True, default=str)
         groups.setdefault(key, []).append(board)
-    return [
-        Target(boards[0].profile, _config_for(invocation, boards[0]), tuple(boards)) for boards in groups.values()
-    ]
+    targets: list[Target] = []
+    for boards in groups.values():
+        profile = boards[0].profile
+        same = sum(target.profile.profile == profile for target in targets)
+        name = f"{profile}-{same + 1}" if same else profile
+        targets.append(Target(name, _config_for(invocation, boards[0]), tuple(boards)))
+    return targets
+
+
+def inventory_of(config: Config, default: str = "") -> list[Board]:
+    """All machines of the call's inventory. ``default``: the profile of those that name none."""
+    default = default or (config.board.profile if config.board else "")
+    folders = [paths.base() / "inventory", paths.INVENTORY]
+    return inventory.load(config.inventory or "", folders, profiles(), default, ssh_config=config.ssh.config)
+
+
+def profiles() -> list[str]:
+    """The board profiles there are: ours, and those in the folder of ``--config-dir``."""
+    folders = [paths.CONF]
+    if HydraConfig.initialized():
+        sources = HydraConfig.get().runtime.config_sources
+        folders += [Path(source.path) for source in sources if source.schema == "file"]
+    names = {path.stem for folder in folders for path in (folder / "board").glob("*.yaml")}
+    # That one is no kind of board: it chooses the demo's app, too.
+    return sorted(names - {"sim"})
 
 
 def _config_for(invocation: Invocation, board: Board) -> Config:
@@ -126,22 +148,27 @@ def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) ->
         return
     boards: list[SimBoard] = []
     hosts: dict[str, SimBoard] = {}
+    kinds: dict[str, Target] = {}
     for target in targets:
-        boards += stand_ins(target)
+        own = stand_ins(target)
         if build_host and target.name not in hosts:
-            hosts[target.name] = _stand_in(f"build-{target.profile.profile}", target, toolkit=True)
+            kinds[target.name], hosts[target.name] = _build_stand_in(invocation, target, own[0])
+            # A board that converts is one of the boards, with ATC.
+            own = [hosts[target.name] if item.name == hosts[target.name].name else item for item in own]
+        boards += own
     root = paths.home() / "sim"
     try:
-        with Simulation([*boards, *_unique(hosts.values())], root) as simulation:
+        with Simulation(_unique([*boards, *hosts.values()]), root) as simulation:
             places = {address.name: address for address in simulation.addresses}
             yield Places(
                 {name: _simulated_address(places[name], target) for target in targets for name in _names(target)},
                 {
-                    target.name: ConvertHost(
-                        _simulated_address(places[hosts[target.name].name], target),
+                    target.name: convert_host(
+                        _simulated_address(places[hosts[target.name].name], kinds[target.name]),
                         limits_of(target.config),
                         target.profile.root,
-                        toolkit_script(target.profile.cann),
+                        kinds[target.name].profile,
+                        board=target.config.convert.host == "board",
                     )
                     for target in targets
                     if build_host
@@ -184,6 +211,8 @@ def _stand_in(name: str, target: Target, toolkit: bool = False) -> SimBoard:
         memory_mb=profile.memory_mb,
         arch=profile.arch,
         cann_version=profile.cann.version,
+        driver_version=profile.driver or "0",
+        groups=tuple(profile.groups),
         user=profile.user or "root",
         toolkit=toolkit,
         interpreters=tuple(profile.interpreters),
@@ -229,25 +258,42 @@ def _address(board: Board, target: Target) -> Address:
     )
 
 
-def _real_host(target: Target, invocation: Invocation) -> ConvertHost:
-    """The machine with ATC as ``convert.host`` names it: this one, the board, or a host of the inventory."""
-    config, script = target.config, toolkit_script(target.profile.cann)
-    wanted = config.convert.host
-    if wanted in ("auto", "local"):
-        address = Address(name="this machine", host="local", client="local", interpreters=("python3",))
-        return ConvertHost(address, limits_of(config), str(paths.home() / "convert"), script)
+def _build_stand_in(invocation: Invocation, target: Target, board: SimBoard) -> tuple[Target, SimBoard]:
+    """The simulated machine with ATC that ``convert.host`` means, and what kind of machine it is."""
+    wanted, version = target.config.convert.host, target.config.convert.cann_version
     if wanted == "board":
-        return ConvertHost(_address(target.boards[0], target), limits_of(config), target.profile.root, script)
-    if config.inventory is None:
+        return target, with_toolkit(board, version)
+    if wanted in ("auto", "local"):
+        name = f"build-{target.name}" + (f"-{version}" if version else "")
+        return target, with_toolkit(_stand_in(name, target, toolkit=True), version)
+    its = _inventory_host(invocation, target)
+    return its, with_toolkit(_stand_in(f"build-{wanted}", its, toolkit=True), version)
+
+
+def _inventory_host(invocation: Invocation, target: Target) -> Target:
+    """The host of the inventory that ``convert.host`` names."""
+    wanted = target.config.convert.host
+    if target.config.inventory is None:
         raise UsageError(
             f"convert.host={wanted}: hosts stand in an inventory", hint="give inventory=NAME, or convert.host=local"
         )
-    profiles = sorted(path.stem for path in (paths.CONF / "board").glob("*.yaml"))
-    found = inventory.load(
-        config.inventory, [paths.base() / "inventory", paths.INVENTORY], profiles, target.profile.profile
-    )
-    host = inventory.select(found, wanted)[0]
-    return ConvertHost(_address(replace(host), target), limits_of(config), target.profile.root, script)
+    host = inventory.select(inventory_of(target.config, target.profile.profile), wanted)[0]
+    # It is a machine of its own kind: its login, its folder and its CANN are not the board's.
+    return Target(host.profile, _config_for(invocation, host), (host,))
+
+
+def _real_host(target: Target, invocation: Invocation) -> ConvertHost:
+    """The machine with ATC as ``convert.host`` names it: this one, the board, or a host of the inventory."""
+    config, profile = target.config, target.profile
+    wanted = config.convert.host
+    if wanted in ("auto", "local"):
+        address = Address(name="this machine", host="local", client="local", interpreters=("python3",))
+        return convert_host(address, limits_of(config), str(paths.home() / "convert"), profile, board=False)
+    if wanted == "board":
+        return convert_host(_address(target.boards[0], target), limits_of(config), profile.root, profile, board=True)
+    its = _inventory_host(invocation, target)
+    address = _address(its.boards[0], its)
+    return convert_host(address, limits_of(its.config), its.profile.root, its.profile, board=False)
 
 
 def local_atc(script: str) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.config.schema import Config
 from toolkit.ui.console import Renderer
@@ -31,7 +31,8 @@ class Invocation:
     """What a verb gets.
 
     composed: Hydra's config as it is. config: the same, typed. compose: composes again with other overrides (for
-    the profiles of an inventory). rest: words behind the verb, and everything after ``--``.
+    the profiles of an inventory). rest: words behind the verb, and everything after ``--``. results: filled by a
+    stage's verb with what was made: stage, artefact (its digest), path, notes, seconds.
     """
 
     verb: str
@@ -43,3 +44,4 @@ class Invocation:
     compose: Callable[[Sequence[str]], DictConfig]
     words: Sequence[str] = field(default=())
     rest: Sequence[str] = field(default=())
+    results: list[Mapping[str, Any]] = field(default_factory=list)

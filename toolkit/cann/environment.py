@@ -31,27 +31,58 @@ def toolkit_script(cann: CannSettings) -> str:
     return _script(cann.toolkits, cann.version, "board.cann.toolkits")
 
 
+def converter_script(cann: CannSettings) -> str:
+    """Shell text that puts ``atc`` on PATH on a machine whose CANN may be another than the board's.
+
+    What is there decides: a set_env.sh of any generation, that of the board's own first; the exports by hand
+    that CANN had before only where there is none.
+    """
+    key = "board.cann.toolkits"
+    chosen = choose(cann.toolkits, cann.version)
+    ranges = sorted(cann.toolkits, key=lambda item: item is not chosen)
+    scripts = list(dict.fromkeys(path for item in ranges for path in item.set_env))
+    by_hand = next((item for item in ranges if item.paths), None)
+    if not scripts:
+        return toolkit_script(cann)
+    lines = _sourcing(scripts, key)
+    if by_hand is not None:
+        lines += ['if [ -z "$_cann" ]; then', *_exports(by_hand, key), *by_hand.lines, "fi"]
+    lines += ["unset _cann"]
+    complaint = f"no atc on this machine: none of the set_env.sh in {key} is there"
+    lines += [f'command -v atc >/dev/null || echo "{complaint}" >&2']
+    return "\n".join(lines) + "\n"
+
+
 def _script(ranges: Sequence[EnvironmentRange], version: str, key: str) -> str:
     chosen = choose(ranges, version)
     if chosen is None:
         raise ConfigError(
             f"{key}: none of its ranges holds CANN {version}", hint="set board.cann.version, or add a range"
         )
+    lines = _exports(chosen, key) + list(chosen.lines)
+    if chosen.set_env:
+        complaint = f"CANN {version}: none of the set_env.sh in {key} is on this machine"
+        # Where nothing else leads to CANN, what follows will fail: say why.
+        lines += [*_sourcing(chosen.set_env, key, "" if chosen.paths else complaint), "unset _cann"]
+    return "\n".join(lines) + "\n"
+
+
+def _exports(chosen: EnvironmentRange, key: str) -> list[str]:
     lines = [f"export {_name(name, key)}={_quoted(value, key)}" for name, value in chosen.variables.items()]
     for name, folders in chosen.paths.items():
         joined = _quoted(":".join(folders), key)[:-1]
         # No empty entry where the variable was empty: that would mean the working folder.
         lines.append(f'export {_name(name, key)}={joined}${{{name}:+:${name}}}"')
-    lines += chosen.lines
-    if chosen.set_env:
-        candidates = " ".join(_quoted(path, key) for path in chosen.set_env)
-        lines += [f'for _cann in {candidates} ""; do', '    if [ -f "$_cann" ]; then . "$_cann"; break; fi']
-        if not chosen.paths:
-            # Nothing else leads to CANN, so what follows will fail: say why.
-            complaint = f"CANN {version}: none of the set_env.sh in {key} is on this machine"
-            lines.append(f'    if [ -z "$_cann" ]; then echo "{complaint}" >&2; fi')
-        lines += ["done", "unset _cann"]
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def _sourcing(scripts: Sequence[str], key: str, complaint: str = "") -> list[str]:
+    """Source the first of ``scripts`` that exists; afterwards ``$_cann`` is that one, or empty."""
+    candidates = " ".join(_quoted(path, key) for path in scripts)
+    lines = [f'for _cann in {candidates} ""; do', '    if [ -f "$_cann" ]; then . "$_cann"; break; fi']
+    if complaint:
+        lines.append(f'    if [ -z "$_cann" ]; then echo "{complaint}" >&2; fi')
+    return [*lines, "done"]
 
 
 def _name(name: str, key: str) -> str:

@@ -1,20 +1,41 @@
-"""The machine on which ATC runs: this one, a build host over SSH, or the board itself."""
+"""The machine on which CANN's tools run: this one, a build host over SSH, or the board itself."""
 
 from __future__ import annotations
 
 import contextlib
 import re
+import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.cann.versions import newer
+from toolkit.errors import ConfigError
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.agent import BoardAgent
-from toolkit.ui.events import Emit, Event
+from toolkit.ui.events import Emit, Event, ignore
 
 MAX_BYTES = 8 << 30
 MAX_FILES = 10_000
+
+LOW_MEMORY_MB = 4096
+LOW_MEMORY = "export TE_PARALLEL_COMPILER=1\nexport MAX_COMPILE_CORE_NUMBER=1\n"
+"""For a board that converts with 4 GB or less: with one process per core the compiler is killed there (Atlas
+200I DK A2)."""
+
+# Prints the install record of the CANN whose atc is on PATH, of all generations: ascend_toolkit_install.info
+# lies in the package or in its <arch>-linux, some folders above the program.
+_VERSION_PROBE = """
+tool=$(command -v "$1") || exit 0
+folder=$(readlink -f "$tool")
+for up in 1 2 3 4 5; do
+    folder=${folder%/*}
+    for info in "$folder"/ascend_toolkit_install.info "$folder"/*-linux/ascend_toolkit_install.info; do
+        if [ -f "$info" ]; then cat "$info"; exit 0; fi
+    done
+done
+"""
 
 
 @dataclass(frozen=True)
@@ -29,16 +50,29 @@ class ToolReport:
 
 @dataclass(frozen=True)
 class ConvertHost:
-    """Where and how to run CANN's tools. ``environment`` is shell text that puts them on PATH."""
+    """Where and how to run CANN's tools. ``environment`` is shell text that puts them on PATH.
+
+    ``warnings`` are worth telling whoever converts there.
+    """
 
     address: Address
     limits: Limits
     root: str
     environment: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return self.address.name
+
+    def version(self, emit: Emit = ignore) -> str:
+        """Return the host's CANN version, "" where it cannot be told."""
+        with self._session({}, "", emit) as (agent, folder):
+            return self._version(agent, folder)
+
+    def check(self, board: str, emit: Emit = ignore) -> str:
+        """Return the host's CANN version; ConfigError where it is newer than ``board``, the boards'."""
+        return self._refuse(self.version(emit), board, emit)
 
     def run(
         self,
@@ -48,59 +82,83 @@ class ConvertHost:
         into: Path,
         limit: float,
         emit: Emit,
+        board: str = "",
+        variables: Mapping[str, str] | None = None,
     ) -> ToolReport:
         """Send ``files``, run ``argv`` in ``out/`` beside them, fetch what is in ``out/`` afterwards.
 
-        Relative paths in ``argv`` start from ``out/``. The work folder is removed whatever happens.
+        Relative paths in ``argv`` start from ``out/``. In ``variables``, which are exported, ``{work}`` is
+        the folder above it. The work folder is removed whatever happens.
+
+        ``board`` is the CANN of the boards: ConfigError before anything is sent where the host's is newer.
         """
-        folder = f"work/{uuid.uuid4().hex[:12]}"
-        script = into.parent / "env.sh"
         into.mkdir(parents=True, exist_ok=True)
-        # `$0`-free and quiet: what it prints would mix with the tool's output.
-        script.write_text(self.environment + _VERSION_PROBE)
+        exports = "".join(f"export {key}={_shell(value)}\n" for key, value in (variables or {}).items())
         lines: list[str] = []
 
         def on_line(line: str) -> None:
             lines.append(line)
             emit(Event("log", line))
 
-        with BoardAgent.connect(self.address, self.limits, emit) as agent:
-            agent.inspect(self.root, "convert")
+        for warning in self.warnings:
+            emit(Event("warning", warning))
+        with self._session(variables or {}, exports, emit) as (agent, folder):
+            version = self._refuse(self._version(agent, folder, argv[0]), board, emit)
+            agent.put(folder, files)
+            report = agent.run(
+                list(argv),
+                cwd=f"{{app}}/{folder}/out",
+                env_file=f"{{app}}/{folder}/env.sh",
+                limit=limit,
+                on_line=on_line,
+            )
+            agent.fetch(f"{folder}/out", into, limit_bytes=MAX_BYTES, limit_files=MAX_FILES)
+        output = "\n".join(lines) + ("\n" + report.stderr_tail if report.stderr_tail else "")
+        return ToolReport(report.status, output, version, report.seconds)
+
+    @contextlib.contextmanager
+    def _session(
+        self, variables: Mapping[str, str], exports: str, emit: Emit
+    ) -> Iterator[tuple[BoardAgent, str]]:
+        """A session with a work folder that holds ``env.sh`` and an empty ``out/``."""
+        folder = f"work/{uuid.uuid4().hex[:12]}"
+        connecting = BoardAgent.connect(self.address, self.limits, emit)
+        with tempfile.TemporaryDirectory() as here, connecting as agent:
+            found = agent.inspect(self.root, "convert")
+            script, empty = Path(here) / "env.sh", Path(here) / "empty"
+            script.write_text(self.environment + exports.replace("{work}", f"{found.folder}/{folder}"))
+            empty.touch()
+            folders = [value.removeprefix("{work}/") for value in variables.values() if "{work}" in value]
+            keep = {f"{name}/.keep": empty for name in ("out", *folders)}
             try:
-                agent.put(folder, {**files, "env.sh": script, "out/.keep": _empty(into.parent)})
-                report = agent.run(
-                    list(argv),
-                    cwd=f"{{app}}/{folder}/out",
-                    env_file=f"{{app}}/{folder}/env.sh",
-                    limit=limit,
-                    on_line=on_line,
-                )
-                agent.fetch(f"{folder}/out", into, limit_bytes=MAX_BYTES, limit_files=MAX_FILES)
+                agent.put(folder, {"env.sh": script, **keep})
+                yield agent, folder
             finally:
                 with contextlib.suppress(Exception):
                     agent.remove(folder)
-        output = "\n".join(lines) + ("\n" + report.stderr_tail if report.stderr_tail else "")
-        return ToolReport(report.status, output, _version(into), report.seconds)
+
+    def _version(self, agent: BoardAgent, folder: str, tool: str = "atc") -> str:
+        report = agent.run(
+            ["sh", "-c", _VERSION_PROBE, "version", tool],
+            cwd=f"{{app}}/{folder}",
+            env_file=f"{{app}}/{folder}/env.sh",
+            limit=self.limits.command,
+        )
+        match = re.search(r"^version=(\S+)", report.stdout_tail, re.M)
+        return match.group(1) if match else ""
+
+    def _refuse(self, version: str, board: str, emit: Emit) -> str:
+        if board and not version:
+            emit(Event("warning", f"{self.name}: which CANN it has cannot be told, the boards have {board}"))
+        if newer(version, board):
+            raise ConfigError(
+                f"convert.host: {self.name} has CANN {version}, newer than the boards' {board}: "
+                "they would not load what it makes",
+                hint=f"convert where CANN is {board} or older, or set board.cann.version if they have more",
+            )
+        return version
 
 
-# Written into out/ by the environment script: the CANN that really runs here.
-_VERSION_PROBE = """
-for info in "${ASCEND_TOOLKIT_HOME:-}"/ascend_toolkit_install.info "${ASCEND_TOOLKIT_HOME:-}"/*-linux/ascend_toolkit_install.info \\
-    "$HOME"/Ascend/ascend-toolkit/latest/*-linux/ascend_toolkit_install.info "$HOME"/Ascend/ascend-toolkit/latest/ascend_toolkit_install.info; do
-    if [ -f "$info" ]; then cp "$info" ascend_toolkit_install.info 2>/dev/null; break; fi
-done
-"""
-
-
-def _version(folder: Path) -> str:
-    info = folder / "ascend_toolkit_install.info"
-    if not info.exists():
-        return ""
-    match = re.search(r"^version=(\S+)", info.read_text(errors="replace"), re.M)
-    return match.group(1) if match else ""
-
-
-def _empty(folder: Path) -> Path:
-    path = folder / ".keep"
-    path.touch()
-    return path
+def _shell(value: str) -> str:
+    """Quote for POSIX shell."""
+    return "'" + value.replace("'", "'\\''") + "'"

@@ -79,7 +79,7 @@ def _fit(
     elif size and min(size) < NETWORKS[model.name].smallest:
         least = NETWORKS[model.name].smallest
         yield f"preprocess.size: {list(size)} is too small, {model.name} takes {least} a side"
-    if train.epochs and train.warmup_epochs > train.epochs:
+    if train.epochs > 0 and train.warmup_epochs > train.epochs:
         yield f"train.warmup_epochs: {train.warmup_epochs} is more than train.epochs={train.epochs}"
     if train.patience is not None and not train.evaluate_every:
         yield "train.patience: needs evaluations on the way, train.evaluate_every is 0"

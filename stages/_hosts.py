@@ -1,0 +1,31 @@
+"""Machines that are no targets: where ATC runs, and their simulated stand-ins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from toolkit.cann.environment import converter_script
+from toolkit.cann.host import LOW_MEMORY, LOW_MEMORY_MB, ConvertHost
+from toolkit.config.schema import BoardSettings
+from toolkit.remote.address import Address, Limits
+from toolkit.sim import SimBoard
+
+
+def convert_host(
+    address: Address, limits: Limits, root: str, profile: BoardSettings, *, board: bool
+) -> ConvertHost:
+    """ATC on the machine at ``address``, of ``profile``'s kind; ``board``: it is one of the boards itself."""
+    environment = converter_script(profile.cann)
+    warnings: tuple[str, ...] = ()
+    if board and profile.run_mode == "RC" and 0 < profile.memory_mb <= LOW_MEMORY_MB:
+        environment += LOW_MEMORY
+        warnings = (
+            f"convert.host=board: {address.name} has {profile.memory_mb} MB, so ATC compiles with one process; "
+            "a build host is faster, and the only way for large networks",
+        )
+    return ConvertHost(address, limits, root, environment, warnings)
+
+
+def with_toolkit(board: SimBoard, cann_version: str | None) -> SimBoard:
+    """A simulated machine as ``board`` with ATC on it, of another CANN if one is given."""
+    return replace(board, toolkit=True, cann_version=cann_version or board.cann_version)
