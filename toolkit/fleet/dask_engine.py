@@ -186,6 +186,9 @@ class DaskEngine:
     board) tells afterwards which worker did it.
     """
 
+    patience = 30.0
+    """Seconds to wait for the scheduler, and for its first worker."""
+
     def __init__(
         self,
         settings: EngineSettings,
@@ -235,8 +238,8 @@ class DaskEngine:
                         silence_logs="ERROR",
                     )
                 )
-            self.client = self._stack.enter_context(Client(cluster, timeout="30s"))
-            self.client.wait_for_workers(1, timeout=30)
+            self.client = self._stack.enter_context(Client(cluster, timeout=self.patience))
+            self.client.wait_for_workers(1, timeout=self.patience)
         except (OSError, TimeoutError, ValueError) as error:
             self._stack.close()
             raise ConfigError(

@@ -61,6 +61,7 @@ class BoardJob:
     labels: Mapping[str, str] = field(default_factory=dict)
     permits: Permits = field(default_factory=Permits)
     planned: BoardPlan | None = None
+    signature: str = ""  # of the release's manifest; "" = not signed
 
     @cached_property
     def run_key(self) -> str:
@@ -130,7 +131,7 @@ class Session:
             within=job.confirm_within,
         )
         self.outcome.switched = True
-        self.agent.switch(job.release.id, job.confirm_within)
+        self.agent.switch(job.release.id, job.confirm_within, job.signature)
 
     def confirm(self, figures: Mapping[str, Any]) -> None:
         """Keep the release and remember on the board how it did."""
