@@ -359,8 +359,15 @@ class Made:
     def wish(self) -> Wish:
         return Wish(self.release, self.environment)
 
-    def install(self, board: BoardAgent) -> Any:
-        return board.install(self.release, blobs_of(self.release, self.contents), self.environment)
+    def install(self, board: BoardAgent, *older: Made) -> Any:
+        """``older``: releases whose files are on this machine too."""
+        here = {file.sha256: one.contents[file.path] for one in older for file in one.release.files}
+        return board.install(
+            self.release,
+            blobs_of(self.release, self.contents),
+            self.environment,
+            lambda sha256, size: here.get(sha256),
+        )
 
 
 def make_release(folder: Path, contents: Mapping[str, bytes], environment: str) -> Made:
@@ -414,7 +421,7 @@ def problems(home: Path, allowed: Mapping[str, Made]) -> list[str]:
             )
     for blob in (app / "blobs").glob("*"):
         name = blob.name.partition(".")[0]
-        if not blob.name.endswith(".part") and hashlib.sha256(blob.read_bytes()).hexdigest() != name:
+        if not blob.name.endswith((".part", ".idx")) and hashlib.sha256(blob.read_bytes()).hexdigest() != name:
             wrong.append(f"blob {name[:8]} holds something else")
     return wrong
 

@@ -230,9 +230,18 @@ def encode(step: Step, new: BinaryIO, old: BinaryIO | None, thorough: bool = Fal
         content, kind = content ^ _bytes(old, step.old, step.size), b"x"
         if not content.any():
             return _STEP.pack(b"c", 0, step.old, step.size)
-    planes = [_pack_plane(content[plane :: step.width], thorough) for plane in range(step.width)]
+    planes = [_pack_plane(plane, thorough) for plane in _planes(content, step.width)]
     lengths = struct.pack(f">{step.width}I", *map(len, planes))
     return _STEP.pack(kind, step.width, max(step.old, 0), step.size) + lengths + b"".join(planes)
+
+
+def _planes(content: Bytes, width: int) -> list[Bytes]:
+    """Every ``width``-th byte from the first on, from the second on, …"""
+    if len(content) % width:
+        return [content[plane::width] for plane in range(width)]
+    # The same by shifting numbers: several times as fast as picking bytes.
+    numbers = content.view(f"<u{width}")
+    return [(numbers >> (8 * plane)).astype(np.uint8) for plane in range(width)]
 
 
 def _pack_plane(plane: Bytes, thorough: bool) -> bytes:
@@ -242,7 +251,7 @@ def _pack_plane(plane: Bytes, thorough: bool) -> bytes:
     it several times as fast as zlib's level 1, and shorter.
     """
     data = plane.tobytes()
-    if _bits(plane) > 8 * WORTH:
+    if _bits(plane[:: len(plane) // _SAMPLE + 1]) > 8 * WORTH:
         return data
     packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
     ways = [data, packer.compress(data) + packer.flush()]
@@ -356,8 +365,7 @@ def _share(samples: list[Bytes], width: int) -> float:
     """What these bytes take as byte planes, as a share of their own size."""
     taken = total = 0.0
     for sample in samples:
-        for plane in range(width):
-            part = sample[plane::width]
+        for part in _planes(sample, width):
             bits = _bits(part)
             taken += len(part) * (bits if bits <= 8 * WORTH else 8) / 8
             total += len(part)
