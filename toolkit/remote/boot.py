@@ -10,6 +10,7 @@ import io
 import json
 import shlex
 import struct
+import threading
 import tokenize
 import zlib
 from collections.abc import Sequence
@@ -51,9 +52,19 @@ def _octal(data: bytes) -> str:
     return "".join(chr(byte) if chr(byte).isalpha() and byte < 128 else f"\\{byte:03o}" for byte in data)
 
 
-@functools.cache
+_packing = threading.Lock()
+
+
 def boot_payload() -> bytes:
     """Magic, length, SHA-256 and the packed source of the agent: what the bootstrap reads from stdin."""
+    # One thread at a time: Python 3.11's ast.parse is not safe for several (CPython gh-106905), and a cache alone
+    # lets all the lines that open at the beginning of a rollout compute it at once.
+    with _packing:
+        return _payload()
+
+
+@functools.cache
+def _payload() -> bytes:
     return pack((_ONBOARD / "agent.py").read_text(encoding="utf-8"))
 
 

@@ -1,0 +1,190 @@
+"""engine=dask on a real cluster of processes, against simulated boards over SSH; a worker is killed in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from toolkit.artefacts.hashing import digest_folder, walk_files
+from toolkit.artefacts.manifest import Release
+from toolkit.artefacts.shared import SharedStore
+from toolkit.config.schema import EngineSettings, RolloutSettings, StoreSettings, VerifySettings
+from toolkit.errors import ConfigError
+from toolkit.fleet.dask_engine import DaskEngine, Order
+from toolkit.fleet.job import BoardJob, Session
+from toolkit.fleet.rollout import Hands, roll_out
+from toolkit.remote.address import Address, Limits
+from toolkit.sim import SimBoard, Simulation
+from toolkit.ui.events import Event, ignore
+
+BOARDS = 8
+RUN = "run-1"
+
+PROGRAM = """
+import fcntl, os, sys, time
+log = open(sys.argv[1], "a", buffering=1)
+alone = open(sys.argv[1] + ".alone", "w")
+try:
+    fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError:
+    log.write("overlap\\n")
+log.write("begin\\n")
+time.sleep(2)
+os.makedirs(sys.argv[2])
+open(sys.argv[2] + "/result.txt", "w").write(sys.argv[3])
+log.write("end\\n")
+"""
+
+
+def put_on(session: Session) -> None:
+    """A board stage: install, run for a while, bring the result, switch."""
+    job = session.job
+    if not session.plan.steps:
+        return
+    session.install()
+    argv = ["{python}", "{release}/program.py", "{app}/log", f"{{app}}/outputs/{RUN}", job.board]
+    report = session.agent.run(argv, release=job.release.id, cwd="{app}", need=(), limit=60)
+    assert report.status == 0, report.stderr_tail
+    session.agent.fetch(f"outputs/{RUN}", job.out, limit_bytes=1 << 20, limit_files=10)
+    session.switch()
+    session.confirm({"accuracy": 1.0})
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[BoardJob], str]]:
+    """Simulated boards, a job for each, and the digest of what they get, which lies in a shared store alone."""
+    folder = tmp_path_factory.mktemp("fleet")
+    package = folder / "package"
+    package.mkdir()
+    (package / "program.py").write_text(PROGRAM)
+    digest = digest_folder(package)
+    SharedStore.open(StoreSettings("shared", str(folder / "shared"))).put(digest, package)
+    release = Release.of_files("app", dict(walk_files(package)))
+    shutil.rmtree(package)
+    names = [f"b{number}" for number in range(BOARDS)]
+    with Simulation([SimBoard(name, toolkit=False) for name in names], folder / "sim") as simulation:
+        yield folder, [_job(folder, place, release) for place in simulation.addresses], digest
+
+
+def _job(folder: Path, place: object, release: Release) -> BoardJob:
+    known = vars(place)
+    address = Address(
+        *(known[key] for key in ("name", "host", "port", "user", "key_file")),
+        host_key=known["host_key"],
+        known_hosts=(),
+        ssh_config="",
+    )
+    return BoardJob(
+        board=address.name,
+        address=address,
+        limits=Limits(),
+        root="~/PROJECTS",
+        app="app",
+        release=release,
+        files={},
+        environment="",
+        reference=(),
+        program={},
+        interpreters=("python3",),
+        run_id=RUN,
+        holder="anna@desk",
+        out=folder / "runs" / RUN / address.name,
+        infer_limit=60,
+        gate=VerifySettings(),
+        confirm_within=60,
+    )
+
+
+def _log(folder: Path, board: str) -> list[str]:
+    path = folder / "sim" / board / "home" / "PROJECTS" / "app" / "log"
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_text().splitlines()
+    return []
+
+
+def test_a_killed_worker_loses_no_board_and_none_is_done_twice_at_once(
+    fleet: tuple[Path, list[BoardJob], str],
+) -> None:
+    folder, jobs, digest = fleet
+    events: list[Event] = []
+    killed: list[int] = []
+    with DaskEngine(
+        EngineSettings("dask", workers=2, threads=2),
+        [("put", put_on)],
+        StoreSettings("shared", str(folder / "shared")),
+        here=folder / "nobody-shares-this",
+        package=lambda job: digest,
+        emit=events.append,
+    ) as engine:
+        engine.client.wait_for_workers(2, timeout=60)
+        assert engine.width == 4
+        pids = engine.client.run(os.getpid)
+
+        def kill_one_that_is_at_work() -> None:
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                busy = {address for address, keys in engine.client.processing().items() if keys}
+                if sum(_log(folder, job.board) == ["begin"] for job in jobs) >= 3 and busy:
+                    killed.append(pids[min(busy)])
+                    os.kill(pids[min(busy)], signal.SIGKILL)
+                    return
+                time.sleep(0.02)
+
+        killer = threading.Thread(target=kill_one_that_is_at_work)
+        killer.start()
+        outcomes, trip = roll_out(
+            jobs,
+            RolloutSettings(),
+            Hands(engine.deploy, engine.revert),
+            workers=engine.width,
+            emit=events.append,
+            stop=threading.Event(),
+        )
+        killer.join()
+        done_by = dict(engine.workers)
+    assert killed, "the test reached its point"
+    assert trip is None
+    assert sorted(outcome.board for outcome in outcomes) == sorted(job.board for job in jobs)
+    assert {outcome.board: (outcome.status, outcome.message) for outcome in outcomes} == {
+        job.board: ("ok", "") for job in jobs
+    }
+    logs = {job.board: _log(folder, job.board) for job in jobs}
+    assert not [board for board, log in logs.items() if "overlap" in log]
+    assert {board: log.count("end") for board, log in logs.items()} == {job.board: 1 for job in jobs}
+    again = [board for board, log in logs.items() if log.count("begin") > 1]
+    assert again, "boards of the killed worker were begun again"
+    assert not [board for board in again if f"pid {killed[0]}" in done_by[board]], "by others"
+    for job in jobs:
+        assert (job.out / "result.txt").read_text() == job.board, "what came from the board is here"
+    shown = [event.board for event in events if event.kind == "outcome"]
+    assert sorted(shown) == sorted(job.board for job in jobs), "one outcome a board"
+    assert {event.board for event in events if event.kind == "start" and event.stage == "put"} == set(shown)
+
+
+def test_a_cluster_that_nobody_answers_for_is_a_wrong_setting(tmp_path: Path) -> None:
+    settings = EngineSettings("dask", address="tcp://127.0.0.1:1")
+    engine = DaskEngine(settings, [], StoreSettings(), here=tmp_path, package=lambda job: "", emit=ignore)
+    engine.patience = 1
+    with pytest.raises(ConfigError, match=r"engine\.address"), engine:
+        pass
+
+
+def test_an_order_is_plain_data_and_holds_no_secret(
+    fleet: tuple[Path, list[BoardJob], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOARD_PASSWORD", "hunter2")
+    folder, jobs, digest = fleet
+    store = StoreSettings("shared", "sftp://a@b/c", password="env:BOARD_PASSWORD")
+    order = Order(jobs[0], (("put", put_on),), digest, folder, store, (), "", "topic")
+    packed = pickle.dumps(order)
+    assert b"hunter2" not in packed
+    assert pickle.loads(packed) == order
