@@ -225,7 +225,10 @@ class ModelArtsServer:
             engine.get("engine_name") and engine.get("engine_version"),
             engine.get("image_url"),
         ]
-        need(sum(bool(way) for way in ways) == 1, "algorithm.engine: one of engine_id, name and version, image_url")
+        need(
+            sum(bool(way) for way in ways) == 1,
+            "algorithm.engine: one of engine_id, name and version, image_url",
+        )
         for kind in ("inputs", "outputs"):
             for item in algorithm.get(kind) or []:
                 url = ((item.get("remote") or {}).get("obs") or {}).get("obs_url", "")
@@ -254,7 +257,11 @@ class ModelArtsServer:
         }
         if job.phase in FINAL and job.exit_code is not None:
             status["task_statuses"] = [
-                {"task": "worker-0", "exit_code": job.exit_code, "message": "" if not job.exit_code else "exited"}
+                {
+                    "task": "worker-0",
+                    "exit_code": job.exit_code,
+                    "message": "" if not job.exit_code else "exited",
+                }
             ]
         return {"kind": "job", "metadata": metadata, "status": status, "algorithm": {}, "spec": {}}
 
@@ -344,7 +351,11 @@ def _handler(server: ModelArtsServer) -> type[BaseHTTPRequestHandler]:
             if rest == ["training-job-searches"] and call.method == "POST":
                 wanted = next(iter(value["filters"]))["value"][0]
                 found = [job for job in server.jobs.values() if wanted in job.body["metadata"]["name"]]
-                return 200, {"total": len(found), "count": len(found), "items": [server.shown(job) for job in found]}
+                return 200, {
+                    "total": len(found),
+                    "count": len(found),
+                    "items": [server.shown(job) for job in found],
+                }
             if rest == ["training-jobs"] and call.method == "POST":
                 server.check(value)
                 return 201, server.shown(server.begin(value))

@@ -81,7 +81,7 @@ def test_train_in_the_cloud_detach_attach_export(
     assert "1 epochs, in ModelArts" in second.stdout
     assert "model.onnx, made in ModelArts" in second.stdout
     assert len(modelarts_server.jobs) == 1
-    (exported,) = (deploy_home / ".deploy").rglob("model.onnx")
+    (exported,) = (deploy_home / ".deploy" / "artefacts").glob("*/model.onnx")
     answer = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"]).run(
         None, {"x": np.zeros((1, 3, 32, 32), np.float32)}
     )[0]
@@ -109,7 +109,10 @@ def _no_secret_anywhere(obs_server: ObsServer, modelarts_server: ModelArtsServer
         look(key, stored.content + repr(stored.metadata).encode())
     for request in (*obs_server.requests, *modelarts_server.calls):
         headers = {name: value for name, value in request.headers.items() if "security-token" not in name}
-        look(str(request.method), request.body + repr(headers).encode() + repr(vars(request).get("path", "")).encode())
+        look(
+            str(request.method),
+            request.body + repr(headers).encode() + repr(vars(request).get("path", "")).encode(),
+        )
     for job in modelarts_server.jobs.values():
         look(job.id, job.log + json.dumps(job.body).encode() + " ".join(job.arguments).encode())
     for text in texts:

@@ -70,7 +70,14 @@ class Run:
 
     def train(self, **named: Any) -> dict[str, Any]:
         return jobs.train(
-            self.cloud, JOB, self.data, app="digits", out=self.out, work=self.work, emit=self.events.append, **named
+            self.cloud,
+            JOB,
+            self.data,
+            app="digits",
+            out=self.out,
+            work=self.work,
+            emit=self.events.append,
+            **named,
         )
 
     @property

@@ -80,7 +80,12 @@ def config(**export: object) -> Config:
 
 
 def boot(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), "PYTHONPATH": str(STANDIN)}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "PYTHONPATH": str(STANDIN),
+    }
     environment["MOXING_ROOT"] = os.environ.get("MOXING_ROOT", "")
     return subprocess.run(
         [sys.executable, str(folder / "boot.py"), *arguments, "--init_method=x"],

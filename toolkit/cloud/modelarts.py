@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolkit.cloud.apart import apart
 from toolkit.cloud.credentials import modelarts_keys
 from toolkit.cloud.settings import ModelArtsSettings, ObsSettings
 from toolkit.errors import CloudError, ConfigError
@@ -156,7 +157,7 @@ class Service:
         """The SDK's answer. Raises CloudError after ``attempts`` tries where another one can help."""
         for attempt in range(1, attempts + 1):
             try:
-                return getattr(self._connected(), method)(request)
+                return apart(lambda: getattr(self._connected(), method)(request))
             except (CloudError, ConfigError):
                 raise
             except Exception as error:  # the SDK's own, those of requests, and what its parsers raise

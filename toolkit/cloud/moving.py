@@ -1,7 +1,7 @@
-"""Files between folders and OBS inside ModelArts, where moxing is there and has the keys; plain copies elsewhere.
+"""Files between folders and OBS inside ModelArts, where moxing is and has the keys; plain copies elsewhere.
 
-What moxing does ("MoXing File Operations" in ModelArts' documentation): ``file.copy`` takes one file, ``file.copy_parallel`` a
-folder's contents, not the folder itself.
+What moxing does ("MoXing File Operations" in ModelArts' documentation): ``file.copy`` takes one file,
+``file.copy_parallel`` a folder's contents, not the folder itself.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 >>> exported = notebook.export(trained, "work/exported", model="resnet8", preprocess="digits")
 >>> notebook.upload(exported, "obs://bucket/exported")
 
-They do what ``deploy data``, ``train`` and ``export`` do, with the recipes of ``conf/`` as defaults. A folder may be an
-``obs://`` address: moxing copies it there, and brings what is read into the folder ``cache`` first.
+They do what ``deploy data``, ``train`` and ``export`` do, with the recipes of ``conf/`` as defaults. A folder
+may be an ``obs://`` address: moxing copies it there, and brings what is read into a cache first.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ def train(
 ) -> str:
     """Train on the data set in ``data`` and return ``out``, which gets ``model.ckpt`` and ``history.csv``.
 
-    ``model``, ``preprocess`` and ``recipe`` name files of ``conf/``; ``changes`` are settings of the recipe by name, such as
-    ``epochs=3``. ``device_target``: CPU, GPU or Ascend; Ascend where moxing is there, unless it is given.
+    ``model``, ``preprocess`` and ``recipe`` name files of ``conf/``; ``changes`` are settings of the
+    recipe by name, such as ``epochs=3``. ``device_target``: CPU, GPU or Ascend; unless it is given, Ascend
+    where moxing is there.
     """
     config = _config([f"model={model}", f"preprocess={preprocess}", f"train={recipe}"])
     settings = dataclasses.replace(config.train, device_target=_device(device_target), **_known(config.train, changes))
@@ -84,7 +85,7 @@ def export(
     device_target: str = "",
     emit: Emit = ignore,
 ) -> str:
-    """Export ``trained``'s ``model.ckpt`` to ``out`` and return that: AIR on Ascend, ONNX elsewhere, unless said."""
+    """Export ``trained``'s ``model.ckpt`` to ``out`` and return that: AIR on Ascend, ONNX elsewhere."""
     config = _config([f"model={model}", f"preprocess={preprocess}"])
     settings = dataclasses.replace(config.export, format=Format(format))
     train_settings = dataclasses.replace(config.train, device_target=_device(device_target))

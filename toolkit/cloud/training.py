@@ -49,8 +49,8 @@ def train(
 def exported(config: Config, trained: Path, out: Path) -> Mapping[str, Any] | None:
     """Take the exported network that came with the training, if it is the one that is wanted now.
 
-    None where another format or shape is wanted and this machine can export it from the checkpoint. ConfigError
-    where only an Ascend could.
+    None where another format or shape is wanted and this machine can export it from the checkpoint.
+    ConfigError where only an Ascend could.
     """
     folder = trained / "export"
     if not folder.is_dir():
@@ -63,7 +63,7 @@ def exported(config: Config, trained: Path, out: Path) -> Mapping[str, Any] | No
     if settings != job_of(config)["export"]:
         if check_format(config.export.format, config.train.device_target) == "air":
             raise ConfigError(
-                "export: the AIR that came with the training was made with other settings; only an Ascend exports AIR",
+                "export: the AIR of the training was made with other settings; only an Ascend exports AIR",
                 hint="train it anew, or take export.format=onnx",
             )
         return None

@@ -17,6 +17,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from toolkit.cloud.apart import apart
 from toolkit.cloud.obs import Bucket, Item
 from toolkit.errors import CloudError, InputError
 from toolkit.ui.events import Emit, Event, ignore
@@ -136,13 +137,20 @@ def _each(bucket: Bucket, pairs: Iterable[tuple[object, object]], one: Callable[
     """Do ``one`` for every pair in parallel; the first failure stops what has not begun and is raised."""
     # Parts have a pool of their own: files that wait for their parts must not take the workers from them.
     tasks = bucket.settings.tasks
-    with ThreadPoolExecutor(tasks, "obs-part") as parts, ThreadPoolExecutor(tasks, "obs-file") as pool:
-        try:
-            _finish([pool.submit(one, first, second, parts) for first, second in pairs])
-        except BaseException:
-            parts.shutdown(wait=False, cancel_futures=True)
+    parts, files = ThreadPoolExecutor(tasks, "obs-part"), ThreadPoolExecutor(tasks, "obs-file")
+
+    def stop() -> None:
+        for pool in (parts, files):
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
+
+    def work() -> None:
+        try:
+            _finish([files.submit(one, first, second, parts) for first, second in pairs])
+        finally:
+            for pool in (parts, files):
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    apart(work, stop)
 
 
 def _finish(futures: list[Future[None]]) -> None:
