@@ -63,7 +63,7 @@ def test_results_and_pictures_come_back(demo: Demo) -> None:
     journal = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
     assert [item["stage"] for item in journal if item["kind"] == "done"] == BUILD
     assert {path.stem for path in (run / "receipts").iterdir()} == {"sim-1", "sim-2", "sim-3"}
-    assert {path.name for path in demo.home.iterdir()} == {".deploy", "runs"}, "no other litter"
+    assert {path.name for path in demo.home.iterdir()} == {".deploy", "runs", "deploy.lock"}, "no other litter"
 
 
 @pytest.mark.e2e
