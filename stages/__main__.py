@@ -51,6 +51,7 @@ flags
   --debug              tracebacks and the tools' whole output
   --detailed-exitcode  plan: exit with 3 when something would change
   --until-done         apply: go on until the boards that are offline now have it too
+  --receipts           verify: are the receipts kept here whole; asks no board
   --attach             train.where=modelarts: follow the job that there is, never start one
   -m, --config-dir, --hydra-help, …      Hydra's own
 

@@ -24,6 +24,7 @@ class Flags:
     detailed_exitcode: bool = False
     until_done: bool = False
     attach: bool = False
+    receipts: bool = False
 
 
 @dataclass(frozen=True)

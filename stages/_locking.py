@@ -19,7 +19,7 @@ from toolkit.artefacts.store import Store
 from toolkit.fleet.job import BoardJob
 from toolkit.fleet.journal import RunFolder
 from toolkit.fleet.outcome import Outcome
-from toolkit.fleet.receipts import Receipts, receipt_of
+from toolkit.fleet.receipts import receipt_of
 
 
 def open_store(invocation: Invocation) -> Store:
@@ -66,13 +66,11 @@ def signature_of(invocation: Invocation, release: Release) -> str:
 
 def recorder(run: RunFolder, jobs: Sequence[BoardJob]) -> Callable[[Outcome], None]:
     """Keeps each outcome as the board's next receipt, in its chain and in the run's folder."""
-    receipts = Receipts(paths.home() / "receipts")
     by_name = {job.board: job for job in jobs}
     made_by = locking.made_by()
 
     def record(outcome: Outcome) -> None:
-        content = receipt_of(by_name[outcome.board], outcome, made_by)
-        receipts.add(outcome.board, content, run.path / "receipts" / f"{outcome.board}.json")
+        run.receipt(outcome.board, receipt_of(by_name[outcome.board], outcome, made_by))
 
     return record
 

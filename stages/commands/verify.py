@@ -2,9 +2,13 @@
 
     deploy verify +board=200dk
     deploy verify inventory=factory --json
+    deploy verify --receipts
 
 Each board re-hashes the files of its release, then runs the release's own pictures again; the answers are compared
 with the reference that came with the release. Nothing is switched.
+
+With --receipts no board is asked: the receipts in this folder are checked, which are chained by hash, so that a
+removed or edited one shows (exit 7).
 
 Exits with 6 when answers disagree, with 7 when files are damaged, missing or not this program's, with 4 or 5 when
 some boards or all failed otherwise.
@@ -31,7 +35,9 @@ from stages._boards import (
     run_program,
 )
 from stages._invocation import Invocation
-from toolkit.errors import BoardRefused, RemoteError
+from toolkit import paths
+from toolkit.errors import BoardRefused, PlanError, RemoteError
+from toolkit.fleet import receipts
 from toolkit.fleet.agreement import compare, latency, read_results
 from toolkit.fleet.journal import RunFolder
 from toolkit.remote.agent import BoardAgent
@@ -96,6 +102,8 @@ class Verified:
 
 
 def run(invocation: Invocation) -> int:
+    if invocation.flags.receipts:
+        return verify_receipts(invocation)
     with places_of(invocation) as places, run_folder(invocation) as run:
 
         def check(place: Place, agent: BoardAgent) -> Verified:
@@ -112,6 +120,15 @@ def run(invocation: Invocation) -> int:
     if any(item.value is not None and not item.value.whole for item in answers):
         return 7
     return exit_code(sum(item.error is not None for item in answers), len(answers))
+
+
+def verify_receipts(invocation: Invocation) -> int:
+    """Was a receipt in this folder removed or edited?"""
+    problems = receipts.check(paths.base())
+    lines = [f"✗ {problem}" for problem in problems] or ["every receipt is there, as it was written"]
+    found = [{"board": item.board, "problem": item.text} for item in problems]
+    invocation.renderer.data({"receipts": found}, "\n".join(lines))
+    return PlanError.exit_code if problems else 0
 
 
 def verify_board(place: Place, agent: BoardAgent, run: RunFolder) -> Verified:

@@ -24,12 +24,14 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.artefacts.hashing import canonical_json, digest_file, walk_files
 from toolkit.artefacts.store import write_atomically
-from toolkit.fleet.job import BoardJob
-from toolkit.fleet.outcome import Outcome
+
+if TYPE_CHECKING:
+    from toolkit.fleet.job import BoardJob
+    from toolkit.fleet.outcome import Outcome
 
 _NUMBER = re.compile(r"(\d+) ([0-9a-f]{64})\n\Z")
 
