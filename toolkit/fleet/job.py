@@ -61,7 +61,6 @@ class BoardJob:
     labels: Mapping[str, str] = field(default_factory=dict)
     permits: Permits = field(default_factory=Permits)
     planned: BoardPlan | None = None
-    signature: str = ""  # of the release's manifest; "" = not signed
 
     @cached_property
     def run_key(self) -> str:
@@ -131,7 +130,7 @@ class Session:
             within=job.confirm_within,
         )
         self.outcome.switched = True
-        self.agent.switch(job.release.id, job.confirm_within, job.signature)
+        self.agent.switch(job.release.id, job.confirm_within)
 
     def confirm(self, figures: Mapping[str, Any]) -> None:
         """Keep the release and remember on the board how it did."""
