@@ -441,6 +441,37 @@ def test_small_texts_travel_compressed_and_weights_do_not(
     assert (folder / "text").read_bytes() == text
 
 
+@pytest.mark.parametrize(
+    ("bases", "index"),
+    [
+        ('{SHA: ["zz", 5]}', "{}"),
+        ("{SHA: 5}", "{}"),
+        ('{SHA: ["b" * 64, "x"]}', "{}"),
+        ("[]", "{}"),
+        ('{SHA: ["b" * 64, 70000]}', "[]"),
+        ('{SHA: ["b" * 64, 70000]}', '{"b" * 64: 5}'),
+        ('{SHA: ["b" * 64, 70000]}', '{"b" * 64: "no hex"}'),
+    ],
+)
+def test_lies_about_old_files(bases: str, index: str, tmp_path: Path) -> None:
+    release, files = release_of(tmp_path, {"model.om": os.urandom(70_000)})
+    sha = release.files[0].sha256
+    source = LIAR.replace('"missing": {}', '"missing": {SHA: 0}, "bases": BASES') + (
+        'q = request()\nsend(b"A", dict(GOOD, id=q["id"]))\n'
+        'q = request()\nsend(b"A", {"id": q["id"], "index": INDEX})\nrequest()\n'
+    )
+    source = source.replace("BASES", bases).replace("INDEX", index).replace("SHA", repr(sha))
+
+    def roll_out() -> None:
+        with liar(source) as board:
+            board.inspect("~/x", "app", Wish(release))
+            board.install(release, blobs_of(release, files), "")
+
+    with pytest.raises(LineLost) as caught:
+        roll_out()
+    assert caught.value.cause == "garbage"
+
+
 def test_does_not_send_what_cannot_fit(tmp_path: Path) -> None:
     release = Release("app", (ReleaseFile("model.om", "a" * 64, 2 * 10**9),))
     look = LOOK.replace('"missing": {}', '"missing": {"' + "a" * 64 + '": 0}')

@@ -186,7 +186,7 @@ def test_noise_is_sent_whole(tmp_path: Path) -> None:
 def test_a_bad_guess_costs_next_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every sample promises much and the rest keeps nothing of it."""
     random = np.random.default_rng(11)
-    old, new = random.bytes(1 << 20), random.bytes(1 << 20)
+    old, new = random.bytes(3 << 20), random.bytes(3 << 20)
     monkeypatch.setattr(delta, "_by_planes", lambda *_: (0.01, 4))
     found = make(tmp_path, old, new)
     assert found
@@ -236,8 +236,8 @@ def test_boards_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_file_that_shrinks_meanwhile_is_an_error_with_its_name(tmp_path: Path) -> None:
-    base = weights(1 << 18, 8)
-    new = (base + 0.01 * weights(1 << 18, 9)).astype("f4").tobytes()
+    base = weights(1 << 19, 8)
+    new = (base + 0.01 * weights(1 << 19, 9)).astype("f4").tobytes()
     found = make(tmp_path, base.tobytes(), new)
     assert found
     (tmp_path / sha(new)).write_bytes(b"")

@@ -151,10 +151,8 @@ def delta_of(base: str, sha256: str, size: int, opened: Opener, old: Path | Inde
         with contextlib.ExitStack() as files:
             new = files.enter_context(opened())
             before = files.enter_context(old.open("rb")) if isinstance(old, Path) else None
-            steps = _plan(index, known, new, before)
-            if sum(step.estimate for step in steps) >= WORTH * size:
-                return None
-            return Delta(steps, new, before, files.pop_all())
+            delta = Delta(_plan(index, known, new, before), new, before, files.pop_all())
+        return delta if delta.estimate(0) < WORTH * size else None
 
     # An index that a board made up must not become that of other boards.
     return _deltas.get((base, sha256, None if isinstance(old, Path) else old), make)
@@ -198,7 +196,9 @@ class Delta:
         return max((step.start for step in self.steps if step.start <= have), default=0)
 
     def estimate(self, start: int) -> float:
-        """Bytes on the line from there on, by samples."""
+        """Bytes on the line from there on: by samples, in large files."""
+        if self._thorough:
+            return sum(len(payload) + 5 for payload, _ in self.payloads(start))
         return sum(step.estimate for step in self.steps if step.start >= start)
 
     def payloads(self, start: int) -> Iterator[tuple[bytes, int]]:
