@@ -32,7 +32,14 @@ from toolkit.artefacts.shared import SharedStore
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.config.schema import EngineSettings, StoreSettings
 from toolkit.errors import ConfigError, DeployError
-from toolkit.fleet.job import BoardJob, BoardStage, cut_all_lines, deploy_board, revert_board
+from toolkit.fleet.job import (
+    BoardJob,
+    BoardStage,
+    cut_all_lines,
+    cut_with_all_lines,
+    deploy_board,
+    revert_board,
+)
 from toolkit.fleet.outcome import Outcome
 from toolkit.ui.events import Emit, Event, ignore
 
@@ -246,6 +253,7 @@ class DaskEngine:
                 f"engine.address={settings.address}: no scheduler answers: {type(error).__name__}: {error}",
                 hint="dask scheduler --host …; null starts a cluster on this machine",
             ) from error
+        self._stack.enter_context(cut_with_all_lines(self))
         self.client.subscribe_topic(self._topic, self._on_event)
         # Boards are not computations: the same order twice is two deployments, and none may be left out.
         self._executor = self.client.get_executor(pure=False, retries=0)
@@ -269,7 +277,7 @@ class DaskEngine:
         """See :func:`revert_board`."""
         return self._run(job, replace(self._order(job), done=done, why=why, cause=cause))
 
-    def cut(self) -> None:
+    def close(self) -> None:
         """End the lines of all workers, as a second Ctrl-C does with those of this process."""
         with contextlib.suppress(Exception):
             self.client.run(cut_all_lines, wait=False)

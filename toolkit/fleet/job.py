@@ -6,14 +6,15 @@ runs it from there, verify compares and only then switches."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from toolkit.artefacts.hashing import digest_data
 from toolkit.artefacts.manifest import Release, blobs_of
@@ -269,8 +270,26 @@ def revert_board(
     return outcome
 
 
-_running: set[BoardAgent] = set()
+class Line(Protocol):
+    """What can be cut."""
+
+    def close(self) -> None: ...
+
+
+_running: set[Line] = set()
 _running_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def cut_with_all_lines(line: Line) -> Iterator[None]:
+    """Within it :func:`cut_all_lines` closes ``line`` too."""
+    with _running_lock:
+        _running.add(line)
+    try:
+        yield
+    finally:
+        with _running_lock:
+            _running.discard(line)
 
 
 def cut_all_lines() -> None:
