@@ -251,7 +251,7 @@ def _pack_plane(plane: Bytes, thorough: bool) -> bytes:
     it several times as fast as zlib's level 1, and shorter.
     """
     data = plane.tobytes()
-    if _bits(plane[:: len(plane) // _SAMPLE + 1]) > 8 * WORTH:
+    if not thorough and _bits(plane[:: len(plane) // _SAMPLE + 1]) > 8 * WORTH:
         return data
     packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
     ways = [data, packer.compress(data) + packer.flush()]
