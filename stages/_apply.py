@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 
 from stages import _registry
 from stages._asking import asker, confirm_fleet
+from stages._engine import engine_of
 from stages._fleet import Places, Target, limits_of, local_atc, reach, targets_of
 from stages._invocation import Invocation
-from stages._locking import keep_lock, open_store
+from stages._locking import keep_lock, open_store, recorder, signature_of
 from stages._planning import (
     check_plan,
     content_of,
@@ -32,7 +33,7 @@ from toolkit import paths, pipeline
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import converter_script, environment_script
 from toolkit.errors import ConfigError, Interrupted, RemoteError
-from toolkit.fleet.job import BoardJob, deploy_board, revert_board
+from toolkit.fleet.job import BoardJob
 from toolkit.fleet.journal import RunFolder
 from toolkit.fleet.outcome import Outcome, exit_code
 from toolkit.fleet.plan import Plan
@@ -98,10 +99,9 @@ def run_stage(invocation: Invocation) -> int:
         else:
             made = [_build(target, store, [name], None, run, emit, invocation.flags.attach)[name] for target in targets]
         for artefact in made:
-            invocation.renderer.data(
-                {"stage": name, "artefact": artefact.digest, "path": str(artefact.path)},
-                f"{name}: {_relative(artefact.path)}",
-            )
+            result = {"stage": name, "artefact": artefact.digest, "path": str(artefact.path)}
+            invocation.renderer.data(result, f"{name}: {_relative(artefact.path)}")
+            invocation.results.append({**result, "notes": artefact.notes, "seconds": artefact.seconds})
         return 0
     finally:
         run.close()
@@ -208,27 +208,23 @@ def _roll_out(
 ) -> tuple[list[Outcome], Trip | None]:
     jobs: list[BoardJob] = []
     releases: dict[str, str] = {}
+    packages: dict[str, str] = {}
     for target, key in zip(targets, keys_of(targets), strict=True):
         made = _build(target, store, ["package"], places, run, emit, invocation.flags.attach)
         jobs += board_jobs(invocation, target, key, made["package"], places, run, planned)
-        releases[key] = jobs[-1].release.id
+        releases[key], packages[key] = jobs[-1].release.id, made["package"].digest
     keep_lock(invocation, targets, store, releases, run.path)
-    stages = _registry.board_stages()
-    hands = Hands(
-        deploy=lambda job: deploy_board(job, stages, emit),
-        revert=lambda job, done, why, cause: revert_board(job, done, why, cause, emit),
-        ask=asker(invocation, stop),
-        record=lambda outcome: run.receipt(outcome.board, outcome.as_json()),
-    )
-    return roll_out(
-        jobs,
-        invocation.config.rollout,
-        hands,
-        workers=invocation.config.engine.workers,
-        emit=emit,
-        stop=stop,
-        until_done=invocation.flags.until_done,
-    )
+    with engine_of(invocation, packages, emit) as (deploy, revert, workers):
+        hands = Hands(deploy, revert, asker(invocation, stop), recorder(run, jobs))
+        return roll_out(
+            jobs,
+            invocation.config.rollout,
+            hands,
+            workers=workers,
+            emit=emit,
+            stop=stop,
+            until_done=invocation.flags.until_done,
+        )
 
 
 def board_jobs(
@@ -246,6 +242,7 @@ def board_jobs(
     reference = json.loads((package.path / "reference.json").read_text())["pictures"]
     environment, program, permits = environment_script(profile.cann), program_of(target), permits_of(target)
     holder = f"{getpass.getuser()}@{socket.gethostname()}"
+    signature = signature_of(invocation, content.release)
     return [
         BoardJob(
             board=board.name,
@@ -270,6 +267,8 @@ def board_jobs(
             labels=board.labels,
             permits=permits,
             planned=planned.of(board.name) if planned else None,
+            signature=signature,
+            store=paths.home(),
         )
         for board in target.boards
     ]

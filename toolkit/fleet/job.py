@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from toolkit.artefacts.earlier import EarlierFiles
 from toolkit.artefacts.hashing import digest_data
 from toolkit.artefacts.manifest import Release, blobs_of
 from toolkit.config.schema import VerifySettings
@@ -62,6 +63,8 @@ class BoardJob:
     labels: Mapping[str, str] = field(default_factory=dict)
     permits: Permits = field(default_factory=Permits)
     planned: BoardPlan | None = None
+    signature: str = ""  # of the release's manifest; "" = not signed
+    store: Path | None = None  # where older files may lie, to send differences from; None = send whole
 
     @cached_property
     def run_key(self) -> str:
@@ -109,7 +112,8 @@ class Session:
     def install(self) -> None:
         """Put the release on the board, beside the one in use."""
         job = self.job
-        report = self.agent.install(job.release, blobs_of(job.release, job.files), job.environment)
+        earlier = EarlierFiles(job.store) if job.store else None
+        report = self.agent.install(job.release, blobs_of(job.release, job.files), job.environment, earlier)
         _note(
             self.emit, job.board, "installed", release=job.release.id, blobs=report.blobs, bytes=report.bytes
         )
@@ -131,7 +135,7 @@ class Session:
             within=job.confirm_within,
         )
         self.outcome.switched = True
-        self.agent.switch(job.release.id, job.confirm_within)
+        self.agent.switch(job.release.id, job.confirm_within, job.signature)
 
     def confirm(self, figures: Mapping[str, Any]) -> None:
         """Keep the release and remember on the board how it did."""

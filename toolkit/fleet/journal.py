@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.artefacts.store import write_atomically
 from toolkit.errors import InputError
+from toolkit.fleet.receipts import Receipts
 from toolkit.ui.events import Event
 
 DURABLE = ("outcome", "done", "fail", "summary", "warning")
@@ -57,9 +57,9 @@ class RunFolder:
         return path
 
     def receipt(self, board: str, content: dict[str, Any]) -> None:
-        """Write ``receipts/<board>.json``."""
-        text = json.dumps(content, indent=1, sort_keys=True, default=str)
-        write_atomically(self.path / "receipts" / f"{board}.json", text.encode())
+        """Write ``receipts/<board>.json``, and append it to the board's chain (:mod:`toolkit.fleet.receipts`)."""
+        chains = Receipts(self.path.parent.parent / ".deploy" / "receipts")
+        chains.add(board, {**content, "run": self.id}, self.path / "receipts" / f"{board}.json")
 
     def close(self) -> None:
         with self._lock:
