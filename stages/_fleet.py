@@ -142,7 +142,7 @@ def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) ->
     """Give every board an address; simulated boards live as long as the ``with`` block."""
     if not invocation.config.simulate:
         yield Places(
-            {item.name: _address(item, target) for target in targets for item in target.boards},
+            {item.name: address_of(item, target) for target in targets for item in target.boards},
             {target.name: _real_host(target, invocation) for target in targets} if build_host else {},
         )
         return
@@ -161,10 +161,10 @@ def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) ->
         with Simulation(_unique([*boards, *hosts.values()]), root) as simulation:
             places = {address.name: address for address in simulation.addresses}
             yield Places(
-                {name: _simulated_address(places[name], target) for target in targets for name in _names(target)},
+                {name: simulated_address(places[name], target) for target in targets for name in _names(target)},
                 {
                     target.name: convert_host(
-                        _simulated_address(places[hosts[target.name].name], kinds[target.name]),
+                        simulated_address(places[hosts[target.name].name], kinds[target.name]),
                         limits_of(target.config),
                         target.profile.root,
                         kinds[target.name].profile,
@@ -220,7 +220,7 @@ def _stand_in(name: str, target: Target, toolkit: bool = False) -> SimBoard:
     )
 
 
-def _simulated_address(place: Any, target: Target) -> Address:
+def simulated_address(place: Any, target: Target) -> Address:
     return Address(
         name=place.name,
         host=place.host,
@@ -235,7 +235,7 @@ def _simulated_address(place: Any, target: Target) -> Address:
     )
 
 
-def _address(board: Board, target: Target) -> Address:
+def address_of(board: Board, target: Target) -> Address:
     profile, ssh = target.profile, target.config.ssh
     host = board.host or profile.host
     if not host:
@@ -290,9 +290,9 @@ def _real_host(target: Target, invocation: Invocation) -> ConvertHost:
         address = Address(name="this machine", host="local", client="local", interpreters=("python3",))
         return convert_host(address, limits_of(config), str(paths.home() / "convert"), profile, board=False)
     if wanted == "board":
-        return convert_host(_address(target.boards[0], target), limits_of(config), profile.root, profile, board=True)
+        return convert_host(address_of(target.boards[0], target), limits_of(config), profile.root, profile, board=True)
     its = _inventory_host(invocation, target)
-    address = _address(its.boards[0], its)
+    address = address_of(its.boards[0], its)
     return convert_host(address, limits_of(its.config), its.profile.root, its.profile, board=False)
 
 

@@ -7,9 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from stages._training_host import training_host
 from toolkit.cloud import training as cloud_training
 from toolkit.config.schema import Config
-from toolkit.learn import training_job
+from toolkit.learn import over_ssh, training_job
 from toolkit.learn.settings import Where, to_json
 from toolkit.pipeline import Context
 
@@ -41,9 +42,9 @@ def settings(config: Config) -> Mapping[str, Any]:
     for key in ("aipp",):
         spec.pop(key, None)
     deciding: dict[str, Any] = {"model": model, "train": recipe, "preprocess": spec}
-    if config.train.where is Where.modelarts:
-        # Other machines, and the only ones that export to AIR: their results are not those of this one.
-        recipe.pop("threads")
+    if config.train.where is not Where.local:
+        # Other machines (ModelArts': the only ones that export to AIR): their results are not those of this one.
+        recipe["threads"] = config.train.threads
         deciding["where"] = config.train.where.value
     return deciding
 
@@ -52,6 +53,8 @@ def tools(config: Config) -> Mapping[str, str]:
     if config.train.where is Where.modelarts:
         chosen = config.modelarts
         return {"modelarts": chosen.image_url or chosen.engine_id or f"{chosen.engine_name} {chosen.engine_version}"}
+    if config.train.where is Where.ssh:
+        return {"host": config.train.remote.host}
     return {"mindspore": version("mindspore")}
 
 
@@ -70,6 +73,19 @@ def run(context: Context) -> Mapping[str, Any]:
             emit=context.emit,
             attach=bool(context.services.get("attach")),
         )
+    if config.train.where is Where.ssh:
+        with training_host(config) as host:
+            return over_ssh.train(
+                host,
+                context.work.name,
+                context.inputs.get("data"),
+                config.model,
+                config.preprocess,
+                config.train,
+                config.data,
+                out=context.out,
+                emit=context.emit,
+            )
     report = training_job.train(
         context.inputs.get("data"),
         config.model,

@@ -13,8 +13,7 @@ from toolkit.artefacts import shared, signing
 from toolkit.cann.versions import parse_version
 from toolkit.cloud import settings as cloud
 from toolkit.config.schema import Config, RolloutSettings
-from toolkit.errors import ConfigError
-from toolkit.learn.catalogue import check_format
+from toolkit.learn import checks as learn
 from toolkit.learn.settings import Where
 
 MODEL_FILES = ("ckpt", "onnx", "air", "mindir", "om")
@@ -22,16 +21,24 @@ MODEL_FILES = ("ckpt", "onnx", "air", "mindir", "om")
 
 def check(config: Config) -> list[str]:
     """Return every problem in ``config``, empty when there is none."""
-    return [*_numbers(config), *_names(config), *_rollout(config.rollout), *preprocess.check(config.preprocess), *_fit(config)]
+    return [
+        *learn.check(config.data, config.model, config.train, config.export, config.preprocess.size),
+        *_numbers(config),
+        *_names(config),
+        *_rollout(config.rollout),
+        *preprocess.check(config.preprocess),
+        *_fit(config),
+    ]
 
 
 def _numbers(config: Config) -> Iterator[str]:
     at_least: list[tuple[str, float, float]] = [
-        ("train.epochs", config.train.epochs, 0),
-        ("train.batch_size", config.train.batch_size, 1),
+        ("quantise.pictures", config.quantise.pictures, 1),
         ("infer.top_k", config.infer.top_k, 1),
         ("infer.warmup", config.infer.warmup, 0),
         ("infer.device", config.infer.device, 0),
+        ("bench.count", config.bench.count, 1),
+        ("bench.warmup", config.bench.warmup, 0),
         ("engine.workers", config.engine.workers, 1),
         ("engine.threads", config.engine.threads, 1),
         ("rollout.concurrency", config.rollout.concurrency, 1),
@@ -42,6 +49,8 @@ def _numbers(config: Config) -> Iterator[str]:
             yield f"{key}: {value:g} is too small: at least {least:g}"
     positive = {
         "convert.limit": config.convert.limit,
+        "quantise.limit": config.quantise.limit,
+        "tune.limit": config.tune.limit,
         "infer.limit": config.infer.limit,
         "rollout.confirm_within": config.rollout.confirm_within,
         "rollout.retry_first": config.rollout.retry_first,
@@ -61,13 +70,15 @@ def _numbers(config: Config) -> Iterator[str]:
 
 def _names(config: Config) -> Iterator[str]:
     choices = {
+        "quantise.kind": (config.quantise.kind, ("none", "amct")),
+        "tune.kind": (config.tune.kind, ("none", "aoe")),
         "ssh.client": (config.ssh.client, ("fabric", "openssh")),
         "infer.mode": (config.infer.mode, ("folder",)),
-        "rollout.order": (config.rollout.order, ("fixed", "shuffled")),
-        "rollout.on_failure": (config.rollout.on_failure, ("halt", "revert_wave", "revert_all")),
         "engine.name": (config.engine.name, ("threads", "dask")),
         "store.kind": (config.store.kind, ("local", "shared")),
         "sign.kind": (config.sign.kind, ("none", "ssh-key")),
+        "rollout.order": (config.rollout.order, ("fixed", "shuffled")),
+        "rollout.on_failure": (config.rollout.on_failure, ("halt", "revert_wave", "revert_all")),
     }
     for key, (value, allowed) in choices.items():
         if value not in allowed:
@@ -110,9 +121,14 @@ def _fit(config: Config) -> Iterator[str]:
         yield f"model.from: {given} ends in none of {', '.join('.' + kind for kind in MODEL_FILES)}"
     if config.board is not None and config.infer.device >= config.board.chips:
         yield f"infer.device: {config.infer.device} is out of range: the board has {config.board.chips} chip(s)"
-    try:
-        check_format(config.export.format, config.train.device_target)
-    except ConfigError as error:
-        yield f"{error}; {error.hint}"
+    for job in config.tune.jobs:
+        if job not in (1, 2):
+            yield f"tune.jobs: {job} is neither 1 (subgraphs) nor 2 (operators)"
+    exported = given.rsplit(".", 1)[-1] if given and not given.endswith(".ckpt") else config.export.format.value
+    if config.quantise.kind == "amct" and exported in ("air", "om", "pb"):
+        yield f"quantise: AMCT reads ONNX only, not .{exported}"
+    since = config.convert.cann_version
+    if since is not None and parse_version(since) is None:
+        yield f"convert.cann_version: {since!r} is not a version such as 5.0.4 or 8.0.RC1"
     if config.lock and config.plan:
         yield "lock: cannot be given together with plan"

@@ -134,6 +134,26 @@ class ConvertSettings:
 
     host: str = "auto"
     limit: float = 1800  # s
+    cann_version: str | None = None  # of a simulated build host; None = the board's
+
+
+@dataclass
+class QuantiseSettings:
+    """Whether the network is made int8 before it is converted."""
+
+    kind: str = "none"  # none, amct
+    pictures: int = 32  # to calibrate with
+    config: str = ""  # AMCT's simplified configuration file
+    limit: float = 3600  # s
+
+
+@dataclass
+class TuneSettings:
+    """Whether variants of the network are tried on the chip before it is converted."""
+
+    kind: str = "none"  # none, aoe
+    jobs: list[int] = field(default_factory=lambda: [1, 2])  # 1 subgraphs, 2 operators
+    limit: float = 36000  # s, each
 
 
 @dataclass
@@ -171,6 +191,14 @@ class VerifySettings(GateSettings):
 
     max_difference: float = 0.05
     min_agreement: float = 1.0
+
+
+@dataclass
+class BenchSettings:
+    """How much is measured."""
+
+    count: int = 200  # executions
+    warmup: int = 20  # executions before the first one that counts
 
 
 @dataclass
@@ -266,9 +294,12 @@ class Config:
     train: TrainSettings = field(default_factory=TrainSettings)
     export: ExportSettings = field(default_factory=ExportSettings)
     convert: ConvertSettings = field(default_factory=ConvertSettings)
+    quantise: QuantiseSettings = field(default_factory=QuantiseSettings)
+    tune: TuneSettings = field(default_factory=TuneSettings)
     atc: AtcSettings = field(default_factory=AtcSettings)
     infer: InferSettings = field(default_factory=InferSettings)
     verify: VerifySettings = field(default_factory=VerifySettings)
+    bench: BenchSettings = field(default_factory=BenchSettings)
     ssh: SshSettings = field(default_factory=SshSettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
@@ -280,6 +311,8 @@ class Config:
     inventory: str | None = None
     hosts: str | None = None
     release: str | None = None
+    replace: bool = False
+    run: str | None = None
     plan: str | None = None
     out: str | None = None
     lock: str | None = None

@@ -1,0 +1,62 @@
+"""The machine that ``train.where=ssh`` means: a host of the inventory, or its simulated stand-in."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+from hydra import compose
+from omegaconf import OmegaConf
+
+from stages._fleet import Target, address_of, inventory_of, limits_of, simulated_address, stand_ins
+from toolkit import inventory, paths
+from toolkit.cann.environment import converter_script
+from toolkit.config.schema import Config
+from toolkit.config.store import load
+from toolkit.errors import ConfigError, UsageError
+from toolkit.learn.over_ssh import TrainHost
+from toolkit.learn.settings import Device
+from toolkit.remote.address import Address
+from toolkit.sim import Simulation, SimulationError
+
+
+@contextlib.contextmanager
+def training_host(config: Config) -> Iterator[TrainHost]:
+    """Where to train; a simulated machine lives, with all that runs on it, as long as the ``with`` block."""
+    its = _target(config)
+    if not config.simulate:
+        yield _host(config, its, address_of(its.boards[0], its))
+        return
+    # Its own interpreter is this one, which has MindSpore.
+    boards = [replace(board, name=f"train-{board.name}", python=sys.executable) for board in stand_ins(its)]
+    try:
+        with Simulation(boards, paths.home() / "sim-training") as simulation:
+            yield _host(config, its, simulated_address(simulation.addresses[0], its))
+    except SimulationError as error:
+        raise ConfigError(f"simulate: {error}") from error
+
+
+def _target(config: Config) -> Target:
+    """The host as a target of its own: its login, its folder and its CANN are those of its own profile."""
+    wanted = config.train.remote.host
+    if config.inventory is None:
+        raise UsageError(f"train.remote.host={wanted}: hosts stand in an inventory", hint="give inventory=NAME")
+    host = inventory.select(inventory_of(config, "800_inference"), wanted)[0]
+    composed = compose("deploy", [f"+board={host.profile}"])
+    OmegaConf.set_struct(composed, False)
+    for key, value in host.overrides.items():
+        OmegaConf.update(composed, key, value, merge=True)
+    return Target(host.profile, replace(load(composed), ssh=config.ssh), (host,))
+
+
+def _host(config: Config, its: Target, address: Address) -> TrainHost:
+    remote = config.train.remote
+    environment = ""
+    if remote.activate:
+        quoted = remote.activate.replace("'", "'\\''")
+        environment = f". '{quoted}'\n"
+    elif config.train.device_target is Device.Ascend:
+        environment = converter_script(its.profile.cann)
+    return TrainHost(address, limits_of(config), its.profile.root, environment, remote.python)

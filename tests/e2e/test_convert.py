@@ -1,0 +1,145 @@
+"""Converting on other machines, quantising and tuning, as a user asks for them. The network is untrained."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Deploy, Result, run
+
+pytestmark = pytest.mark.e2e
+
+QUICK = ("app=digits", "train.epochs=0", "data.samples=2")
+
+# Stands for CANN's program: checks what it gets as the documentation has it, and answers as the real one does.
+AMCT = """
+import json, os, sys
+import onnx
+assert sys.argv[1] == "calibration", sys.argv
+flags = dict(item[2:].split("=", 1) for item in sys.argv[2:])
+assert set(flags) == {"model", "save_path", "input_shape", "data_dir", "data_types", "batch_num"}, flags
+assert flags["data_types"] == "float32"
+model = onnx.load(flags["model"])
+name, shape = flags["input_shape"].split(":")
+given = model.graph.input[0]
+assert name == given.name
+assert [int(x) for x in shape.split(",")] == [d.dim_value for d in given.type.tensor_type.shape.dim]
+import numpy as np
+files = sorted(os.listdir(flags["data_dir"]))
+assert len(files) == int(flags["batch_num"])
+data = [np.fromfile(os.path.join(flags["data_dir"], f), np.float32) for f in files]
+assert all(len(x) == np.prod([int(d) for d in shape.split(",")]) for x in data)
+model.doc_string = json.dumps({"mean": float(np.mean(data)), "files": len(files)})
+onnx.save(model, flags["save_path"] + "_deploy_model.onnx")
+onnx.save(model, flags["save_path"] + "_fake_quant_model.onnx")
+"""
+
+AOE = """
+import os, sys
+flags = dict(item[2:].split("=", 1) for item in sys.argv[1:])
+assert flags["framework"] == "5" and os.path.isfile(flags["model"]), flags
+assert "soc_version" not in flags
+bank = os.environ["TUNE_BANK_PATH"]
+assert os.path.isabs(bank) and os.path.isdir(bank)
+before = sorted(name for name in os.listdir(bank) if not name.startswith("."))
+assert before == ([] if flags["job_type"] == "1" else ["Ascend310"]), before
+os.makedirs(bank + "/Ascend310", exist_ok=True)
+open(bank + "/Ascend310/job" + flags["job_type"] + ".json", "w").write("{}")
+print("tuning done")
+"""
+
+
+def install(home: Path, host: str, name: str, code: str) -> None:
+    """Put a program on a simulated machine's PATH, beside its atc."""
+    (atc,) = (home / ".deploy" / "sim" / host / "home" / "Ascend").glob("**/compiler/bin/atc")
+    program = atc.parent / name
+    program.write_text(f"#!{sys.executable}\n{code}")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A folder in which an untrained network was converted for a 200 DK."""
+    folder = tmp_path_factory.mktemp("convert")
+    return folder, run(folder, "convert", "board=200dk", "simulate=true", *QUICK)
+
+
+def test_it_is_recorded_which_cann_converted(home: tuple[Path, Result]) -> None:
+    done = home[1]
+    assert done.code == 0, done.err
+    (convert,) = done.of("done", stage="convert")
+    assert convert["data"]["notes"]["cann"] == "20.2"
+    assert convert["data"]["notes"]["host"] == "build-200dk"
+
+
+def test_a_converter_with_newer_cann_is_refused(home: tuple[Path, Result]) -> None:
+    arguments = ("convert", "board=200dk", "simulate=true", *QUICK, "atc.log=error")
+    newer = run(home[0], *arguments, "convert.cann_version=5.0.4")
+    (error,) = newer.of("error")
+    assert newer.code == 2
+    assert "build-200dk-5.0.4 has CANN 5.0.4, newer than the boards' 20.2" in error["text"]
+    assert not newer.of("done", stage="convert")
+
+
+def test_a_host_of_the_inventory_converts_with_its_own_cann(home: tuple[Path, Result]) -> None:
+    (home[0] / "inventory").mkdir(exist_ok=True)
+    (home[0] / "inventory" / "small.yaml").write_text(
+        "boards:\n"
+        "  one: {profile: 300i_pro, host: 192.0.2.1, overrides: {board.cann.version: 6.0.0}}\n"
+        "hosts:\n"
+        "  old: {profile: 300i_pro, host: 192.0.2.2, overrides: {board.cann.version: 5.1.RC2}}\n"
+        "  new: {profile: 300i_pro, host: 192.0.2.3, overrides: {board.cann.version: 7.0.0}}\n"
+    )
+    arguments = ("convert", "inventory=small", "simulate=true", *QUICK)
+    refused = run(home[0], *arguments, "convert.host=new")
+    (error,) = refused.of("error")
+    assert refused.code == 2
+    assert "build-new has CANN 7.0.0, newer than the boards' 6.0.0" in error["text"]
+    done = run(home[0], *arguments, "convert.host=old")
+    assert done.code == 0, done.err
+    (convert,) = done.of("done", stage="convert")
+    assert (convert["data"]["notes"]["host"], convert["data"]["notes"]["cann"]) == ("build-old", "5.1.RC2")
+
+
+def test_a_small_board_converts_with_one_process_and_a_warning(home: tuple[Path, Result]) -> None:
+    done = run(home[0], "convert", "board=200i_dk_a2", "simulate=true", *QUICK, "convert.host=board")
+    assert done.code == 0, done.err
+    (convert,) = done.of("done", stage="convert")
+    assert convert["data"]["notes"]["host"] == "200i_dk_a2"
+    (warning,) = [item for item in done.of("warning") if "convert.host=board" in item["text"]]
+    assert "one process" in warning["text"]
+
+
+def test_amct_quantises_and_aoe_tunes_before_atc(home: tuple[Path, Result]) -> None:
+    install(home[0], "build-200dk", "amct_onnx", AMCT)
+    install(home[0], "build-200dk", "aoe", AOE)
+    arguments = ("convert", "board=200dk", "simulate=true", *QUICK, "quantise=amct", "tune=aoe")
+    done = run(home[0], *arguments, "quantise.pictures=5")
+    assert done.code == 0, (done.err, done.of("error"))
+    assert done.ran == ["data", "quantise", "tune", "convert"]
+    (quantised,) = done.of("done", stage="quantise")
+    assert quantised["data"]["notes"]["command"][:2] == ["amct_onnx", "calibration"]
+    (tuned,) = done.of("done", stage="tune")
+    assert tuned["data"]["notes"]["summary"].startswith("2 files in the bank")
+    (run_folder,) = {path.parent for path in (home[0] / "runs").glob("*/convert/amct.log")}
+    assert "--batch_num=5" in (run_folder / "amct.log").read_text()
+    assert (run_folder / "aoe.log").read_text().count("tuning done") == 2
+
+
+def test_a_host_without_amct_says_so(home: tuple[Path, Result], tmp_path: Path) -> None:
+    arguments = ("quantise", "board=300i_pro", "simulate=true", *QUICK, "quantise=amct")
+    failed = run(home[0], *arguments)
+    (error,) = failed.of("error")
+    assert failed.code == 5
+    assert "amct_onnx" in error["text"]
+
+
+def test_air_cannot_be_quantised(deploy: Deploy) -> None:
+    refused = deploy(
+        "convert", "board=200dk", "simulate=true", "quantise=amct", "export.format=air", "train.device_target=Ascend"
+    )
+    assert refused.code == 2
+    assert "AMCT reads ONNX only" in str(refused.of("error"))
