@@ -8,7 +8,8 @@ Python 3.6 or newer, standard library only. Talks in frames (type, length, paylo
 
 What it keeps in <root>/<app>/:
 
-    blobs/<sha256>            each content once; <sha256>.part is on its way (a cut transfer goes on there)
+    blobs/<sha256>            each content once; <sha256>.part is on its way (a cut transfer goes on there);
+                              <sha256>.idx tells a controller which chunks it holds: made there, a mere hint
     releases/<id>/            hard links to blobs, manifest.json (whose SHA-256 is the id), .deploy, .last_run
     current, previous         links to releases/<id>
     pending                   a switch that nobody has confirmed yet
@@ -461,6 +462,11 @@ class App:
     def path(self, *parts):
         return os.path.join(self.folder, *(part if isinstance(part, bytes) else fs(part) for part in parts))
 
+    def blob(self, sha):
+        """Where a content lies, None where it does not; executables have a blob of their own."""
+        paths = [self.path("blobs", digest_name(sha) + end) for end in ("", ".x")]
+        return next(filter(os.path.isfile, paths), None)
+
     def prepare(self):
         for part in ("blobs", "releases"):
             make_folder(self.path(part))
@@ -592,6 +598,13 @@ class App:
 
     def note(self, release):
         return read_json(self.path("releases", release, ".deploy"))
+
+    def roles(self, release):
+        """path -> [sha256, size] of a release's files; {} where the manifest is damaged."""
+        path = self.path("releases", release, "manifest.json")
+        if not release or not os.path.isfile(path) or hash_file(path).hexdigest() != release:
+            return {}
+        return {file["path"]: [file["sha256"], file["size"]] for file in read_json(path)["files"]}
 
     def last_run(self):
         current = self.pointer("current")
@@ -758,9 +771,9 @@ class App:
             disk("flush", self.path("releases"))     # no half of a release under its own name, ever
         for name in gone:
             drop_tree(self.path("releases", fs(name) + TEMP))
-        blobs = [self.path("blobs", name) for name in sorted(os.listdir(self.path("blobs")))]
-        for blob in blobs:
-            if os.lstat(blob).st_nlink == 1:
+        for name in sorted(os.listdir(self.path("blobs")), key=lambda name: (name.endswith(b".idx"), name)):
+            blob = self.path("blobs", name)
+            if not self.blob(text(name[:64])) if name.endswith(b".idx") else os.lstat(blob).st_nlink == 1:
                 disk("unlink", blob)
         outputs = self.path("outputs")
         if os.path.isdir(outputs):
@@ -902,36 +915,46 @@ class Transfer:
     def part(self, sha):
         return self.app.path("blobs", digest_name(sha) + ".part")
 
+    def pieces(self):
+        while True:
+            kind, data = self.channel.frame()
+            if kind == b"E":
+                return
+            if kind != b"B":
+                raise LineGone("a request in the middle of a blob")
+            yield data
+
     def receive(self, sha, size, offset, packing):
+        """`packing`: "" = as it is, "z" = deflated, "i" = an index, else the blob to which the difference comes."""
+        if packing == "i":
+            new_file(self.app.path("blobs", digest_name(sha) + ".idx"), b"".join(self.pieces()))
+            return
         self.arrived.pop(sha, None)
         part = self.part(sha)
         have = os.path.getsize(part) if os.path.exists(part) else 0
+        base = self.app.blob(packing) if len(packing) > 1 else None
         handle = None
-        if have >= offset and not os.path.exists(self.app.path("blobs", sha)):
+        if have >= offset and not os.path.exists(self.app.path("blobs", sha)) and (base or len(packing) < 2):
             handle = disk("open", part, os.O_RDWR | os.O_CREAT)
-        try:
+        with contextlib.ExitStack() as stack:
             digest, count = hashlib.sha256(), offset
+            unpack = zlib.decompressobj()
+            old = stack.enter_context(open(base, "rb")) if base else None
             if handle is not None:
+                stack.callback(os.close, handle)
                 if have != offset:
                     disk("truncate", handle, offset)
                 hash_file(part, digest, offset)
                 os.lseek(handle, offset, os.SEEK_SET)
-            unpack = zlib.decompressobj() if packing == "z" else None
-            while True:
-                kind, data = self.channel.frame()
-                if kind == b"E":
-                    break
-                if kind != b"B":
-                    raise LineGone("a request in the middle of a blob")
-                if unpack:
-                    data = unpack.decompress(data, size + 1)
+            for data in self.pieces():
+                if handle is None:
+                    continue                 # nothing to put it in: asked for again, if it is still lacking
+                if packing:
+                    data = rebuild(old, data) if old else unpack.decompress(data, size + 1)
                 count += len(data)
-                if handle is not None and count <= size:
+                if count <= size:
                     write_all(handle, data)
                     digest.update(data)
-        finally:
-            if handle is not None:
-                os.close(handle)
         if handle is not None:
             if count == size and digest.hexdigest() == sha:
                 self.arrived[sha] = part
@@ -956,6 +979,27 @@ class Transfer:
                 part = self.part(sha)
                 lack[sha] = min(size, os.path.getsize(part)) if os.path.exists(part) else 0
         return lack
+
+
+def rebuild(old, step):
+    """One step of a difference: kind, width, where in the old blob, how much, lengths of the planes, planes.
+
+    "c" copies; "x" is the XOR with the old bytes, split into `width` planes (every width-th byte), each as it is
+    or deflated; "d" is the same without the old bytes. At most 1 MiB comes of one step, whatever the model's size."""
+    kind, width, at, size = struct.unpack_from(">cBQI", step)
+    size, start = min(size, 1 << 20), 14 + 4 * width
+    old.seek(at)
+    copied = b"" if kind == b"d" else old.read(size)
+    if kind == b"c":
+        return copied
+    new = bytearray(size)
+    for plane, length in enumerate(struct.unpack_from(">%dI" % width, step, 14)):
+        data, whole = step[start:start + length], len(range(plane, size, width))
+        new[plane::width] = data if length == whole else zlib.decompressobj().decompress(data, whole + 1)
+        start += length
+    # As numbers: the fastest XOR that the standard library has.
+    number = int.from_bytes(new, "little") ^ int.from_bytes(copied, "little")
+    return number.to_bytes(size, "little") if copied else new
 
 
 class Staging:
@@ -1086,7 +1130,8 @@ class Session:
             return {"error": refusal.answer}
         except OSError as problem:
             return {"error": self.explain(problem)}
-        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError) as problem:
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError,
+                struct.error, zlib.error) as problem:
             place = traceback.extract_tb(sys.exc_info()[2])[-1]
             return {"error": {"cause": "agent-failed", "message": "%s: %s (agent.py:%s in %s)" % (
                 type(problem).__name__, problem, place[1], place[2])}}
@@ -1135,10 +1180,24 @@ class Session:
         wish = q.get("wish")
         if wish:
             answer["environment"] = app.bashrc.compare(wish["environment"])
-            for sha, size in wish["blobs"]:
+            answer["bases"], roles = {}, None
+            for sha, size, role in wish["blobs"]:
                 if not any(size_of(app.path("blobs", digest_name(sha) + end)) == size for end in ("", ".x")):
                     answer["missing"][sha] = min(size, max(0, size_of(app.path("blobs", sha + ".part"))))
+                    if role:
+                        roles = app.roles(answer["current"]) if roles is None else roles
+                        if role in roles and app.blob(roles[role][0]):
+                            answer["bases"][sha] = roles[role]
         return answer
+
+    def do_index(self, q):
+        """Hex of the indexes of blobs, where there are any."""
+        found = {}
+        for sha in q["blobs"]:
+            with contextlib.suppress(OSError):
+                with open_plain(self.app.path("blobs", digest_name(sha) + ".idx")) as stream:
+                    found[sha] = stream.read(MAX_FRAME // 4).hex()
+        return {"index": found}
 
     def do_verify(self, q):
         app = self.app

@@ -20,9 +20,9 @@ from __future__ import annotations
 import getpass
 import hashlib
 import socket
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -31,17 +31,16 @@ from toolkit.artefacts.manifest import Release, check_path
 from toolkit.errors import BoardRefused, CommandFailed, InputError, LineLost, RemoteError
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.boot import boot_command, boot_payload
+from toolkit.remote.delta import SMALLEST, Delta, Index, delta_of, unpack_index
 from toolkit.remote.frames import CHUNK, Frames, Json, typed
 from toolkit.remote.incoming import Incoming
 from toolkit.remote.line import Line, open_line
+from toolkit.remote.outgoing import SMALL, parts_of
 from toolkit.remote.text import plain
 from toolkit.ui.events import Emit, Event, ignore
 
 _PASSES = 3
 """How often missing or damaged blobs are sent before we give up on a board."""
-
-_SMALL = 1 << 20
-"""Blobs up to this size (bytes) are compressed if that pays; weights hardly compress."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,10 @@ class Inspection:
 
 @dataclass(frozen=True)
 class InstallReport:
-    """What it took: blobs and payload bytes sent, passes over the missing ones, whether anything was new."""
+    """What it took: blobs and payload bytes sent, passes over the missing ones, whether anything was new.
+
+    ``deltas``: how many of the blobs were sent as what differs from an older one.
+    """
 
     release: str
     new: bool
@@ -97,6 +99,7 @@ class InstallReport:
     bytes: int = 0
     passes: int = 1
     environment_changed: bool = False
+    deltas: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class _Session:
     app: str
     holder: str
     missing: dict[str, int] = field(default_factory=dict)
+    bases: dict[str, tuple[str, int]] = field(default_factory=dict)
     wished: str = ""
     folder: str = ""
     disk_free: int | None = None
@@ -176,7 +180,9 @@ class BoardAgent:
         self._session.root, self._session.app = root, app
         blobs: list[list[Any]] = []
         if wish and wish.release:
-            blobs = [[sha, size] for sha, size in {f.sha256: f.size for f in wish.release.files}.items()]
+            # The role of a large file is its path: the current release may have an older version there.
+            roles = {f.sha256: (f.size, f.path if f.size >= SMALLEST else "") for f in wish.release.files}
+            blobs = [[sha, size, role] for sha, (size, role) in roles.items()]
             self._session.wished = wish.release.id
         asked = {"environment": wish.environment, "blobs": blobs} if wish else None
         answer = self._ask("inspect", wish=asked)
@@ -184,10 +190,12 @@ class BoardAgent:
             facts = {str(key): _clean(value) for key, value in answer["facts"].items()}
             for key in ("clock", "disk_free", "disk_total", "cores", "memory_total"):
                 facts[key] = float(facts[key]) if key == "clock" else int(facts[key])
-            known = {sha for sha, _ in blobs}
+            known = {sha for sha, _, _ in blobs}
             missing = {str(sha): int(size) for sha, size in answer["missing"].items()}
             if not known.issuperset(missing) or any(size < 0 for size in missing.values()):
                 raise ValueError("missing blobs that nobody asked for")
+            bases = {sha: (_release_id(one[0]), int(one[1])) for sha, one in answer.get("bases", {}).items()}
+            self._session.bases = {sha: base for sha, base in bases.items() if sha in missing and base[0]}
             self._session.missing, self._session.disk_free = missing, facts["disk_free"]
             self._session.folder = plain(answer["folder"], 4096)
             found = Inspection(
@@ -251,7 +259,11 @@ class BoardAgent:
     # -- changing
 
     def install(
-        self, release: Release, open_blob: Callable[[str], BinaryIO], environment: str
+        self,
+        release: Release,
+        open_blob: Callable[[str], BinaryIO],
+        environment: str,
+        old_blob: Callable[[str, int], Path | None] = lambda sha256, size: None,
     ) -> InstallReport:
         """Put a release on the board, beside the one in use, and keep ``environment`` with it for the switch.
 
@@ -259,16 +271,20 @@ class BoardAgent:
         content and builds the release. Installing the current release again repairs it, and sets its
         environment.
 
-        ``open_blob``: SHA-256 → a new binary stream at its start.
+        ``open_blob``: SHA-256 → a new binary stream at its start. ``old_blob``: SHA-256 and size → the file
+        with that content, if it is here, for sending what differs from what the board has. Where it is not,
+        the board is asked for its index of that content, and ranges that it holds are not sent.
         """
         sizes = {file.sha256: file.size for file in release.files}
         missing = self._session.missing if self._session.wished == release.id else {}
         self._must_fit(sum(sizes[sha] - min(have, sizes[sha]) for sha, have in missing.items()))
-        total = blobs = 0
+        deltas = self._deltas(missing, sizes, open_blob, old_blob)
+        total = blobs = differing = 0
         for number in range(1, _PASSES + 1):
-            sent = self._send_release(release, environment, missing, sizes, open_blob)
+            sent, differed = self._send_release(release, environment, missing, sizes, open_blob, deltas)
             total += sent
             blobs += len(missing)
+            differing += differed
             answer = self._answer()
             with typed(self._frames):
                 lack = {str(sha): int(size) for sha, size in answer["missing"].items()}
@@ -281,16 +297,45 @@ class BoardAgent:
                         total,
                         number,
                         bool(answer["environment_changed"]),
+                        differing,
                     )
                 if not sizes.keys() >= lack.keys() or any(have < 0 for have in lack.values()):
                     raise ValueError("missing blobs that are not in the release")
-            missing = lack
+            # What the board rebuilt from its old content was wrong, so that is not what it should be.
+            missing, deltas = lack, {}
         raise BoardRefused(
             f"{self.address.name}: {len(missing)} files were damaged on the board each time they were sent",
             cause="agent-failed",
             host=self.address.name,
             hint="the board's card or memory is failing",
         )
+
+    def _deltas(
+        self,
+        missing: Mapping[str, int],
+        sizes: Mapping[str, int],
+        open_blob: Callable[[str], BinaryIO],
+        old_blob: Callable[[str, int], Path | None],
+    ) -> dict[str, tuple[str, Delta]]:
+        """SHA-256 of a missing content → that of an older one on the board, and the difference."""
+        bases = {sha: self._session.bases[sha] for sha in missing if sha in self._session.bases}
+        old: dict[str, Path | Index | None] = {}
+        for base, size in bases.values():
+            path = old_blob(base, size)
+            old[base] = path if path and path.stat().st_size == size else None
+        unknown = {base: size for base, size in bases.values() if old[base] is None}
+        if unknown:
+            answer = self._ask("index", blobs=sorted(unknown))
+            with typed(self._frames):
+                for base, size in unknown.items():
+                    old[base] = unpack_index(bytes.fromhex(answer["index"].get(base, "")), size)
+        deltas = {}
+        for sha, (base, _) in bases.items():
+            known = old[base]
+            delta = delta_of(base, sha, sizes[sha], partial(open_blob, sha), known) if known else None
+            if delta:
+                deltas[sha] = base, delta
+        return deltas
 
     def _must_fit(self, size: int) -> None:
         """Refuse before the first byte; the board checks again, with what it has left by then."""
@@ -310,51 +355,33 @@ class BoardAgent:
         missing: Mapping[str, int],
         sizes: Mapping[str, int],
         open_blob: Callable[[str], BinaryIO],
-    ) -> int:
-        """One pass: the request, then the blobs of ``missing`` (SHA-256 → bytes there)."""
-        # Small ones first: if the line breaks in the model, the rest is there already.
-        order = sorted((sizes[sha], sha, min(have, sizes[sha])) for sha, have in missing.items())
-        packed: dict[str, bytes] = {}
-        room = 8 << 20
-        for size, sha, have in order:
-            if 256 < size <= _SMALL and not have and room > 0:
-                with open_blob(sha) as stream:
-                    data = zlib.compress(stream.read(), 1)
-                if len(data) < min(0.8 * size, room):
-                    packed[sha] = data
-                    room -= len(data)
+        deltas: Mapping[str, tuple[str, Delta]],
+    ) -> tuple[int, int]:
+        """One pass: the request, then the blobs of ``missing`` (SHA-256 → bytes there).
+
+        :returns: bytes sent, and how many blobs were sent as differences.
+        """
+        parts = parts_of(missing, sizes, open_blob, deltas)
         before = self.line.sent
         self._request(
             "install",
             release=release.id,
             manifest=release.text,
             environment=environment,
-            blobs=[[sha, size, have, "z" if sha in packed else ""] for size, sha, have in order],
+            blobs=[part.entry for part in parts],
         )
-        total, done = sum(size - have for size, _, have in order), 0
-        for size, sha, have in order:
-            if sha in packed:
-                self._pieces(packed[sha])
-            elif size > have:
-                with open_blob(sha) as stream:
-                    stream.seek(have)
-                    while piece := stream.read(CHUNK):
-                        self._frames.frame(b"B", piece)
-                        done += len(piece)
-                        self._progress(done, total, len(piece))
-            if sha in packed:
-                done += size
-                self._progress(done, total, size)
+        total, done = sum(part.size - part.start for part in parts), 0
+        for part in parts:
+            for payload, step in part.payloads():
+                self._frames.frame(b"B", payload)
+                done += step
+                self._progress(done, total, step)
             self._frames.frame(b"E")
         self._frames.flush()
-        return self.line.sent - before
-
-    def _pieces(self, data: bytes) -> None:
-        for start in range(0, len(data), CHUNK):
-            self._frames.frame(b"B", data[start : start + CHUNK])
+        return self.line.sent - before, sum(len(part.packing) > 1 for part in parts)
 
     def _progress(self, done: int, total: int, step: int) -> None:
-        if done == total or done // _SMALL != (done - step) // _SMALL:
+        if done == total or done // SMALL != (done - step) // SMALL:
             data = {"done": done, "total": total, "unit": "B"}
             self._emit(Event("progress", stage="push", board=self.address.name, data=data))
 
@@ -391,8 +418,8 @@ class BoardAgent:
         self._ask("confirm", release=release, record=dict(record))
 
     def revert(self, to: str = "") -> str:
-        """Back to the release ``to``, or to the previous one; "none": back to no release at all, which is what a
-        board had before its first one. Returns the id that is current now."""
+        """Back to the release ``to``, or to the previous one; "none": back to no release at all, as before
+        a board's first one. Returns the id that is current now."""
         answer = self._ask("revert", to=to)
         with typed(self._frames):
             return _release_id(answer["current"])
