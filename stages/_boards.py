@@ -163,20 +163,27 @@ def exit_code(failed: int, total: int) -> int:
 
 def failures_text(answers: Sequence[Answer[Any]]) -> list[str]:
     """Lines for people about the boards that failed: grouped, since a fleet fails in crowds."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str], list[Answer[Any]]] = {}
     for answer in answers:
         if answer.error is not None:
-            text = str(answer.error)
-            # The same trouble names another address for each board.
-            for own in (str(answer.place.address), answer.name):
-                text = text.removeprefix(f"{own}: ")
-            groups.setdefault((text, answer.error.hint), []).append(answer.name)
+            groups.setdefault((_impersonal(answer), answer.error.hint), []).append(answer)
     lines = []
-    for (text, hint), names in groups.items():
-        lines.append(f"✗ {named(names)}: {text}")
+    for (text, hint), crowd in groups.items():
+        only = crowd[0] if len(crowd) == 1 else None
+        told = str(only.error).removeprefix(f"{only.name}: ") if only else text
+        lines.append(f"✗ {named([answer.name for answer in crowd])}: {told}")
         if hint:
             lines.append(f"  what to do: {hint}")
     return lines
+
+
+def _impersonal(answer: Answer[Any]) -> str:
+    """What went wrong, without the board's own name and address: those differ where the trouble is the same."""
+    address = answer.place.address
+    text = str(answer.error)
+    for own in (str(address), answer.name):
+        text = text.removeprefix(f"{own}: ")
+    return text.replace(f"{address.host}:{address.port}", "its address")
 
 
 def named(names: Sequence[str], most: int = 5) -> str:

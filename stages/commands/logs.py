@@ -144,7 +144,7 @@ def _keep(lines: Sequence[str], folder: Path) -> dict[str, str]:
         except (ValueError, IndexError, TypeError):
             continue
         # A board's file names are not ours to trust: letters that are plain, no folders, each name once.
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", path).strip("._")[-150:] or "log"
+        name = re.sub(r"\.\.+|[^A-Za-z0-9._-]+", "_", path).strip("._")[-150:] or "log"
         target = folder / f"{len(files) + 1:02d}-{name}"
         files[path] = str(target)
     return files

@@ -66,12 +66,15 @@ class Verified:
     not_run: str = ""
 
     @property
-    def whole(self) -> bool:
-        return not self.damaged and not self.missing and not self.foreign and self.environment == "same"
+    def broken(self) -> bool:
+        """Are files not what they were? Then other answers are no wonder."""
+        return bool(self.damaged or self.missing or self.foreign)
 
     @property
     def status(self) -> str:
-        return "disagrees" if self.problems else "ok" if self.whole else "damaged"
+        if self.broken:
+            return "damaged"
+        return "disagrees" if self.problems else "ok" if self.environment == "same" else "drifted"
 
     @property
     def hint(self) -> str:
@@ -115,9 +118,10 @@ def run(invocation: Invocation) -> int:
             run.show(Event("outcome", stage="verify", board=answer.name, data=content))
             run.receipt(answer.name, content)
     invocation.renderer.data({"boards": [_json(item) for item in answers], "run": run.id}, _text(answers, run))
-    if any(item.value is not None and item.value.problems for item in answers):
+    found = {item.value.status for item in answers if item.value is not None}
+    if "disagrees" in found:
         return 6
-    if any(item.value is not None and not item.value.whole for item in answers):
+    if found - {"ok"}:
         return 7
     return exit_code(sum(item.error is not None for item in answers), len(answers))
 
@@ -157,7 +161,7 @@ def verify_board(place: Place, agent: BoardAgent, run: RunFolder) -> Verified:
         reference = _reference(place, agent, found.current)
     except RemoteError as error:
         # With files gone it is no wonder, and they have been named.
-        if result.whole:
+        if not result.broken:
             raise
         return Verified(**{**vars(result), "not_run": str(error).removeprefix(f"{place.name}: ")})
     agreement = compare(results, reference, config.verify.max_difference)

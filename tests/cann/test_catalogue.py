@@ -72,6 +72,8 @@ def test_entries_are_complete() -> None:
         assert not entry.cause.endswith(".")
 
 
-@pytest.mark.parametrize("text", ["", "ATC run success, welcome to the next use.", "label:3  confidence: 0.99, class: cat"])
+@pytest.mark.parametrize(
+    "text", ["", "ATC run success, welcome to the next use.", "label:3  confidence: 0.99, class: cat"]
+)
 def test_success_is_no_failure(text: str) -> None:
     assert catalogue.explain(text) is None

@@ -31,7 +31,9 @@ DK = BoardSettings(
 )  # fmt: skip
 
 
-def table(name: str = "310", health: str = "OK", temperature: int = 58, memory: str = "5324 / 8192", chips: int = 1) -> str:
+def table(
+    name: str = "310", health: str = "OK", temperature: int = 58, memory: str = "5324 / 8192", chips: int = 1
+) -> str:
     return TABLE.format(
         rows="".join(
             f"| 0  {name} | {health} | 12.8 {temperature} 0 / 0 |\n| {number}  {number} | NA | 0 {memory} |\n"
@@ -102,7 +104,9 @@ def test_a_fit_board() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(changed: dict[str, Any], facts: dict[str, Any], what: str, state: str, says: str) -> None:
+def test_what_is_wrong_is_named(
+    changed: dict[str, Any], facts: dict[str, Any], what: str, state: str, says: str
+) -> None:
     finding = findings(probe(**changed), **facts)[what]
     assert finding.state == state
     assert says in finding.text
@@ -161,7 +165,8 @@ def test_chip_count_and_run_mode() -> None:
 
 def test_no_permission() -> None:
     closed = findings(
-        probe(device={"errors": [["acl.rt.set_device", 507899]]}, devices={"closed": ["/dev/davinci0"]}), groups=["users"]
+        probe(device={"errors": [["acl.rt.set_device", 507899]]}, devices={"closed": ["/dev/davinci0"]}),
+        groups=["users"],
     )["permission"]
     assert closed.state == "bad"
     assert "is not in HwHiAiUser" in closed.text

@@ -146,7 +146,11 @@ def test_any_widths(chips: list[Chip], widths: tuple[int, int, int], slash: str,
 
         power = "NA" if chip.power is None else f"{chip.power:.1f}"
         upper = [f"{chip.npu} {chip.name}", chip.health, f"{power} {chip.temperature:.0f} {pair(chip.hugepages)}"]
-        lower = [f"{chip.chip} {chip.chip}", chip.bus or "NA", f"{chip.aicore:.0f} {pair(chip.memory)} {pair(chip.hbm)}"]
+        lower = [
+            f"{chip.chip} {chip.chip}",
+            chip.bus or "NA",
+            f"{chip.aicore:.0f} {pair(chip.memory)} {pair(chip.hbm)}",
+        ]
         for cells in (upper, lower):
             lines.append("|" + "|".join(f" {cell:<{width}}" for cell, width in zip(cells, widths, strict=True)) + "|")
         if rules:

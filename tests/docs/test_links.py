@@ -141,8 +141,12 @@ def test_every_quoted_command_is_one() -> None:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(paths.CONF), version_base="1.3"):
         # Which recipe of training the settings must fit.
-        kit, demo = (OmegaConf.structured(load(compose("deploy", [board]))) for board in ("+board=200dk", "+board=sim"))
-    known = own_groups() | {str(path.relative_to(paths.CONF).with_suffix("")) for path in paths.CONF.rglob("*.yaml")}
+        kit, demo = (
+            OmegaConf.structured(load(compose("deploy", [board]))) for board in ("+board=200dk", "+board=sim")
+        )
+    known = own_groups() | {
+        str(path.relative_to(paths.CONF).with_suffix("")) for path in paths.CONF.rglob("*.yaml")
+    }
     wrong = []
     for command, document in commands.items():
         try:
@@ -179,11 +183,16 @@ def _of_hydra(words: list[str]) -> list[str]:
 def test_what_is_wrong_with_a_command_is_found() -> None:
     base = OmegaConf.structured(Config())
     known = {"board/200dk"}
-    assert problems_of(["+board=200dk", "infer.top_k=3"], base, known)[:1] != ["there is no conf/board/200dk.yaml"]
+    assert problems_of(["+board=200dk", "infer.top_k=3"], base, known)[:1] != [
+        "there is no conf/board/200dk.yaml"
+    ]
     assert problems_of(["+board=201dk"], base, known) == ["there is no conf/board/201dk.yaml"]
     assert problems_of(["infer.topk=3"], base, known) == ["there is no setting infer.topk"]
     assert any("infer.top_k" in problem for problem in problems_of(["infer.top_k=0"], base, known))
-    assert [words_of("$ cd site && X=1 .venv/bin/deploy plan hosts=a,!b  # why"), words_of("the deploy.lock")] == [
+    assert [
+        words_of("$ cd site && X=1 .venv/bin/deploy plan hosts=a,!b  # why"),
+        words_of("the deploy.lock"),
+    ] == [
         [["plan", "hosts=a,!b"]],
         [],
     ]
@@ -197,7 +206,11 @@ def test_settings_named_in_prose_exist() -> None:
     for document in DOCUMENTS:
         for code in re.findall(r"`([^`\n]+)`", prose(document.read_text("utf-8"))):
             match = re.fullmatch(r"([a-z_]+(?:\.[a-z_0-9]+)+)(?:=.*)?", code)
-            if match and match[1].split(".")[0] in groups and not re.search(r"\.(yaml|md|py|json|sh|om)$", match[1]):
+            if (
+                match
+                and match[1].split(".")[0] in groups
+                and not re.search(r"\.(yaml|md|py|json|sh|om)$", match[1])
+            ):
                 key = match[1]
                 if key not in KEYS | inner and not key.startswith("board.faults."):
                     wrong.append(f"{document.name}: {code}")

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,18 @@ class Demo:
         return min((self.home / "runs").iterdir())
 
 
+_made: list[Demo] = []
+
+
+def the_demo(folders: pytest.TempPathFactory) -> Demo:
+    """The demo, run once however many folders of tests ask for it."""
+    if not _made:
+        home = folders.mktemp("demo")
+        _made.append(Demo(home, run(home, "+board=sim")))
+    return _made[0]
+
+
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """``deploy +board=sim``, just so, once for all tests: the real training, three boards."""
-    home = tmp_path_factory.mktemp("demo")
-    yield Demo(home, run(home, "+board=sim"))
+    return the_demo(tmp_path_factory)

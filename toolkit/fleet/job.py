@@ -64,7 +64,7 @@ class BoardJob:
     permits: Permits = field(default_factory=Permits)
     planned: BoardPlan | None = None
     signature: str = ""  # of the release's manifest; "" = not signed
-    store: Path | None = None  # where older files may lie, to send differences from; None = send whole
+    store: Path = Path(".deploy")  # where older files may lie, to send differences from
 
     @cached_property
     def run_key(self) -> str:
@@ -112,8 +112,8 @@ class Session:
     def install(self) -> None:
         """Put the release on the board, beside the one in use."""
         job = self.job
-        earlier = EarlierFiles(job.store) if job.store else None
-        report = self.agent.install(job.release, blobs_of(job.release, job.files), job.environment, earlier)
+        opener = blobs_of(job.release, job.files)
+        report = self.agent.install(job.release, opener, job.environment, EarlierFiles(job.store))
         _note(
             self.emit, job.board, "installed", release=job.release.id, blobs=report.blobs, bytes=report.bytes
         )

@@ -1,0 +1,49 @@
+"""What the front end does to ``hosts=`` before Hydra sees it; each verb's help."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from stages import _registry
+from stages.__main__ import _quoted
+
+
+@pytest.mark.parametrize(
+    "value", ["a,b", "!x", "site=x", "@gate,!cam-07", "cam-0*", "cam-[01]", "it's", "a\\", "\\'", "a b", "x:y", "1,2"]
+)
+def test_hydra_reads_one_text(value: str) -> None:
+    (override,) = OverridesParser.create().parse_overrides([_quoted(f"hosts={value}")])
+    assert override.key_or_group == "hosts"
+    assert not override.is_sweep_override()
+    assert override.value() == value
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1))
+@example("\\\\'\\")
+@settings(max_examples=40, deadline=None)
+def test_any_text(value: str) -> None:
+    if value == "null" or (len(value) > 1 and value[0] == value[-1] and value[0] in "'\"") or "${" in value:
+        return
+    (override,) = OverridesParser.create().parse_overrides([_quoted(f"hosts={value}")])
+    assert override.value() == value
+
+
+@pytest.mark.parametrize("argument", ["hosts=", "hosts=null", "inventory=a", "+board=sim", "hosts", "xhosts=a,b"])
+def test_everything_else_is_left_alone(argument: str) -> None:
+    assert _quoted(argument) == argument
+
+
+def test_quoted_by_the_user_already() -> None:
+    assert _quoted("hosts='a,b'") == _quoted('hosts="a,b"') == _quoted("hosts=a,b") == "hosts='a,b'"
+
+
+@pytest.mark.parametrize(
+    "verb", ["status", "rollback", "verify", "logs", "doctor", "trust", "infer", "bench", "report", "init"]
+)
+def test_each_verb_helps(verb: str) -> None:
+    module = _registry.verb(verb)
+    assert module.HELP
+    assert f"deploy {verb}" in (module.__doc__ or "")

@@ -1,0 +1,82 @@
+"""``deploy trust``: shown, asked about, pinned; and what a changed key takes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+
+import pytest
+
+from tests.commands.conftest import Live
+from toolkit.sim import SimBoard
+
+
+def fingerprint(host_key: str) -> str:
+    digest = hashlib.sha256(base64.b64decode(host_key.split()[1])).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+@pytest.mark.e2e
+def test_from_unknown_to_trusted_to_changed(live: Callable[..., Live]) -> None:
+    there = live(SimBoard("new-1"), SimBoard("new-2"))
+    there.inventory()
+    shown = [fingerprint(place.host_key) for place in there.simulation.addresses]
+
+    asked = there.deploy("trust", "inventory=live", json_lines=False)
+    assert asked.code == 2
+    assert all(text in asked.out for text in shown)
+    assert "--yes" in asked.err
+    assert not there.known_hosts.exists(), "nobody said yes"
+
+    # As the hints of other commands write it: no inventory named, this board alone.
+    done = there.deploy("trust", "hosts=new-1", "--yes")
+    assert done.code == 0, done.out + done.err
+    (result,) = done.of("result")
+    assert result["pinned"] == 1
+    assert [key["fingerprint"] for key in result["boards"][0]["keys"]] == shown[:1]
+    assert len(there.known_hosts.read_text().splitlines()) == 1
+
+    status = there.deploy("status", "inventory=live")
+    assert status.code == 4
+    (result,) = status.of("result")
+    assert [item.get("cause", "") for item in result["boards"]] == ["", "host-key-unknown"]
+
+    # The first board is set up anew, at the same address: another key.
+    lines = there.known_hosts.read_text().replace(
+        there.simulation.addresses[0].host_key, there.simulation.addresses[1].host_key
+    )
+    there.known_hosts.write_text(lines)
+    changed = there.deploy("trust", "inventory=live", "hosts=new-1", "--yes")
+    assert changed.code == 5
+    (result,) = changed.of("result")
+    assert result["boards"][0]["cause"] == "host-key-changed"
+    assert "replace=true" in result["boards"][0]["hint"]
+    assert there.known_hosts.read_text() == lines, "refused, not replaced"
+
+    assert there.deploy("trust", "inventory=live", "replace=true", "--yes").code == 0
+    assert there.deploy("status", "inventory=live").code == 0
+    again = there.deploy("trust", "inventory=live", json_lines=False)
+    assert again.code == 0
+    assert "all of them are known" in again.out
+
+
+@pytest.mark.e2e
+def test_hosts_that_nobody_knows(live: Callable[..., Live]) -> None:
+    there = live(SimBoard("new-1"))
+    there.inventory()
+    done = there.deploy("trust", "hosts=nobody", json_lines=False)
+    assert done.code == 2
+    assert "no inventory has it" in done.err
+
+
+@pytest.mark.e2e
+def test_a_single_board_by_its_profile(live: Callable[..., Live]) -> None:
+    there = live(SimBoard("dk"))
+    (place,) = there.simulation.addresses
+    at = (f"board.host={place.host}", f"board.port={place.port}")
+    # ``hosts=200dk`` alone means the profile; its own address would be 192.168.1.2.
+    for which in (("+board=200dk", *at), ("+board=200dk", "hosts=200dk", *at)):
+        done = there.deploy("trust", *which, "--yes")
+        assert done.code == 0, done.out + done.err
+    assert there.known_hosts.read_text().count("ssh-ed25519") == 1
