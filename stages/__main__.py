@@ -71,8 +71,8 @@ def run(arguments: list[str]) -> int:
     """Run the command line; return the exit code."""
     from toolkit.ui.console import renderer as make_renderer
 
-    shown = make_renderer(as_json="--json" in arguments, quiet="--quiet" in arguments, debug="--debug" in arguments)
     debug = "--debug" in arguments
+    shown = make_renderer(as_json="--json" in arguments, quiet="--quiet" in arguments, debug=debug)
     try:
         return _run(arguments, shown)
     except DeployError as error:
@@ -158,7 +158,20 @@ def _take_flags(arguments: list[str]) -> tuple[Flags, list[str]]:
 def _take_verb(arguments: list[str]) -> tuple[str, list[str], list[str]]:
     """The verb (default ``apply``), its further words, and what is left."""
     bare = [argument for argument in arguments if re.fullmatch(r"[A-Za-z][\w-]*", argument)]
-    value_of = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c", "--info", "-i"}
+    value_of = {
+        "--config-dir",
+        "-cd",
+        "--config-name",
+        "-cn",
+        "--config-path",
+        "-cp",
+        "--package",
+        "-p",
+        "--cfg",
+        "-c",
+        "--info",
+        "-i",
+    }
     bare = [word for word in bare if arguments.index(word) == 0 or arguments[arguments.index(word) - 1] not in value_of]
     if not bare:
         return "apply", [], arguments

@@ -95,7 +95,10 @@ def run_stage(invocation: Invocation) -> int:
     try:
         if needs_host:
             with reach(invocation, targets, build_host=True) as places:
-                made = [_build(target, store, [name], places, run, emit, invocation.flags.attach)[name] for target in targets]
+                made = [
+                    _build(target, store, [name], places, run, emit, invocation.flags.attach)[name]
+                    for target in targets
+                ]
         else:
             made = [_build(target, store, [name], None, run, emit, invocation.flags.attach)[name] for target in targets]
         for artefact in made:
@@ -154,9 +157,7 @@ def _check_local_atc(invocation: Invocation, targets: Sequence[Target], needs_ho
     if not needs_host or invocation.config.simulate:
         return
     for target in targets:
-        if target.config.convert.host in ("auto", "local") and not local_atc(
-            converter_script(target.profile.cann)
-        ):
+        if target.config.convert.host in ("auto", "local") and not local_atc(converter_script(target.profile.cann)):
             raise ConfigError(
                 "convert.host: there is no atc on this machine",
                 hint="name a host with CANN's toolkit (convert.host=NAME of the inventory, or board), "
@@ -191,9 +192,7 @@ def _build(
     services: dict[str, Any] = {"run_folder": run.path, "attach": attach}
     if places is not None and target.name in places.convert:
         services["convert_host"] = places.convert[target.name]
-    return pipeline.build(
-        _registry.build_stages(), target.config, store, wanted, emit=emit, services=services
-    )
+    return pipeline.build(_registry.build_stages(), target.config, store, wanted, emit=emit, services=services)
 
 
 def _roll_out(

@@ -15,12 +15,12 @@ ALLOWED_SKIPS: dict[str, str] = {
 
 
 @pytest.fixture(autouse=True)
-def deploy_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def deploy_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Everything that the program writes goes below the test's own folder."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("DEPLOY_HOME", str(home))
-    yield home
+    return home
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -119,7 +119,7 @@ def test_the_users_own_file_counts_by_content(tmp_path: Path) -> None:
     assert steps["b"].reasons == ("file recipe changed",)
     assert steps["c"].reasons == ("b runs",)
     recipe.unlink()
-    with pytest.raises(InputError, match="recipe: .* does not exist"):
+    with pytest.raises(InputError, match=r"recipe: .* does not exist"):
         list(walk(with_recipe(), CONFIG, store, ["c"]))
 
 

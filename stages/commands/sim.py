@@ -1,6 +1,6 @@
 """Simulated boards of their own, for any program that uses AscendCL.
 
-    deploy sim +board=200i_dk_a2 board.count=3         start boards, print how to log in, leave them up (Ctrl-C ends them)
+    deploy sim +board=200i_dk_a2 board.count=3         start boards, print how to log in (Ctrl-C ends them)
     deploy sim up inventory=factory                    the same for a fleet
     deploy sim up +board=200dk board.port=2222         on a port of your choice (several boards: the next ones)
     deploy sim run +board=200dk -- python3 program.py  run a program in such a board's environment, without SSH

@@ -58,7 +58,9 @@ class JsonRenderer:
             print(json.dumps(value, default=str, sort_keys=True), file=self._stream, flush=True)
 
     def show(self, event: Event) -> None:
-        self._write({"event": event.kind, **{k: v for k, v in vars(event).items() if k != "kind" and v not in ("", {})}})
+        self._write(
+            {"event": event.kind, **{k: v for k, v in vars(event).items() if k != "kind" and v not in ("", {})}}
+        )
 
     def line(self, text: str) -> None:
         self._write({"event": "line", "text": text})

@@ -14,7 +14,9 @@ from toolkit.paths import CONF
 
 
 def test_the_tutorials_command() -> None:
-    given = atc.flags(AtcSettings(), model="./resnet-90_1875.air", framework="1", output="./resnet50", soc_version="Ascend310")
+    given = atc.flags(
+        AtcSettings(), model="./resnet-90_1875.air", framework="1", output="./resnet50", soc_version="Ascend310"
+    )
     assert atc.command(given) == [
         "atc",
         "--model=./resnet-90_1875.air",
