@@ -94,10 +94,11 @@ def run(arguments: list[str]) -> int:
         if debug:
             traceback.print_exc()
         last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(last.filename)}:{last.lineno}"
         first = (str(error).strip().splitlines() or [""])[0]
         shown.error(
             DeployError(
-                f"a defect of ascend-deploy: {type(error).__name__}: {first} ({os.path.basename(last.filename)}:{last.lineno})",
+                f"a defect of ascend-deploy: {type(error).__name__}: {first} ({where})",
                 hint="run it again with --debug and report what it prints",
             )
         )

@@ -116,7 +116,9 @@ def test_what_is_wrong_is_named(
 def test_missing_modules_say_why() -> None:
     broken = {
         "name": "python3", "version": "3.9.2", "numpy": "1.24.0",
-        "errors": {"acl": "ImportError: acl.so: undefined symbol: _PyX", "PIL": "ModuleNotFoundError: No module named 'PIL'"},
+        "errors": {
+            "acl": "ImportError: acl.so: undefined symbol: _PyX", "PIL": "ModuleNotFoundError: No module named 'PIL'",
+        },
     }  # fmt: skip
     found = findings(probe(interpreters=[broken, {"name": "python3.6", "absent": True}], device={}))
     assert found["NumPy"].state == "ok"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pickle
 import shutil
@@ -114,6 +115,17 @@ def _log(folder: Path, board: str) -> list[str]:
     return []
 
 
+def _at_work(folder: Path, board: str) -> bool:
+    """Does the program run on the board?"""
+    path = folder / "sim" / board / "home" / "PROJECTS" / "app" / "log.alone"
+    with contextlib.suppress(FileNotFoundError), path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 def test_a_killed_worker_loses_no_board_and_none_is_done_twice_at_once(
     fleet: tuple[Path, list[BoardJob], str],
 ) -> None:
@@ -140,6 +152,8 @@ def test_a_killed_worker_loses_no_board_and_none_is_done_twice_at_once(
             if time.monotonic() < end:
                 killed.append(next(iter(pids.values())))
                 os.kill(killed[0], signal.SIGKILL)
+                while sum(_at_work(folder, job.board) for job in jobs) > 2 and time.monotonic() < end:
+                    time.sleep(0.02)
             (folder / "go").touch()
 
         killer = threading.Thread(target=kill_one_that_is_at_work)
