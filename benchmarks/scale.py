@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -117,11 +116,11 @@ def call_for(folder: Path, chunk: list[str], options: argparse.Namespace) -> lis
 
 
 class Deploy:
-    """One ``deploy``: its outcomes, and the largest memory and number of threads that its process had."""
+    """One ``deploy``: its outcomes, and what its own process took: CPU, largest memory, threads."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.boards: list[dict[str, Any]] = []
-        self.threads, self.peak_mb, self.rollout_seconds = 0, 0.0, 0.0
+        self.threads, self.peak_mb, self.rollout_seconds, self.cpu = 0, 0.0, 0.0, 0.0
         self._begun = time.monotonic()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
         self._process = subprocess.Popen(
@@ -138,7 +137,6 @@ class Deploy:
         done = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(done,))
         watcher.start()
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         first = last = None
         errors = []
         assert self._process.stdout is not None
@@ -155,8 +153,6 @@ class Deploy:
         code = self._process.wait()
         done.set()
         watcher.join()
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self.cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         self.seconds = time.monotonic() - self._begun
         if first and last:
             self.rollout_seconds = last - first
@@ -172,12 +168,16 @@ class Deploy:
 
     def _watch(self, done: threading.Event) -> None:
         status = Path(f"/proc/{self._process.pid}/status")
+        tick = os.sysconf("SC_CLK_TCK")
         while not done.wait(0.05):
             try:
                 fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
                 self.threads = max(self.threads, int(fields["Threads"]))
                 self.peak_mb = max(self.peak_mb, int(fields["VmHWM"].split()[0]) / 1000)
-            except (OSError, KeyError):
+                # utime and stime of this process alone: the boards are children's children.
+                user, system = status.with_name("stat").read_text().rpartition(")")[2].split()[11:13]
+                self.cpu = (int(user) + int(system)) / tick
+            except (OSError, KeyError, ValueError):
                 continue
 
 

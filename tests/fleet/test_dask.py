@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pickle
 import shutil
@@ -38,6 +37,7 @@ try:
     fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
 except OSError:
     log.write("overlap\\n")
+open(sys.argv[1] + ".pid", "w").write(str(os.getpid()))
 log.write("begin\\n")
 end = time.monotonic() + 120
 while not os.path.exists(sys.argv[4]) and time.monotonic() < end:
@@ -117,12 +117,9 @@ def _log(folder: Path, board: str) -> list[str]:
 
 def _at_work(folder: Path, board: str) -> bool:
     """Does the program run on the board?"""
-    path = folder / "sim" / board / "home" / "PROJECTS" / "app" / "log.alone"
-    with contextlib.suppress(FileNotFoundError), path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
+    path = folder / "sim" / board / "home" / "PROJECTS" / "app" / "log.pid"
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return Path(f"/proc/{int(path.read_text())}").exists()
     return False
 
 
