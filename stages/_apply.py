@@ -29,7 +29,7 @@ from stages._planning import (
     waves_of,
     where_of,
 )
-from toolkit import paths, pipeline
+from toolkit import paths, pipeline, report
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import converter_script, environment_script
 from toolkit.errors import ConfigError, Interrupted, RemoteError
@@ -73,6 +73,8 @@ def apply(invocation: Invocation) -> int:
         raise
     finally:
         run.close()
+        # Also of a run that failed: that is when somebody wants to read it.
+        report.write(run.path)
 
 
 def run_stage(invocation: Invocation) -> int:
@@ -286,6 +288,7 @@ def _notes(run: RunFolder, outcomes: Sequence[Outcome], trip: Trip | None) -> li
         notes.append(f"largest difference between a board and the reference: {max(largest):.2g}")
     if any(item.status == "ok" for item in outcomes):
         notes.append(f"pictures and results: {_relative(run.path)}/<board>/")
+        notes.append(f"report: {_relative(run.path)}/report.html")
     elif outcomes and all(item.status == "unchanged" for item in outcomes):
         notes.append("nothing changed: nothing was trained, converted or sent")
     return notes

@@ -10,9 +10,10 @@ from typing import Any
 from stages._training_host import training_host
 from toolkit.cloud import training as cloud_training
 from toolkit.config.schema import Config
-from toolkit.learn import over_ssh, training_job
+from toolkit.learn import over_ssh, summaries, training_job
 from toolkit.learn.settings import Where, to_json
 from toolkit.pipeline import Context
+from toolkit.ui.events import Event
 
 NAME = "train"
 VERSION = 1
@@ -63,37 +64,27 @@ def files(config: Config) -> Mapping[str, Path]:
 
 
 def run(context: Context) -> Mapping[str, Any]:
-    config = context.config
+    report = _train(context)
+    folder = context.services.get("run_folder")
+    if folder is not None and report["history"]:
+        plain = {"model": to_json(context.config.model), "train": to_json(context.config.train)}
+        try:
+            summaries.write(folder / "mlflow", report, plain, context.config.app.name)
+        except Exception as error:  # MLflow's own and its stores': no reason to lose a training
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            context.emit(Event("warning", f"no MLflow summary: {first}"))
+    return report
+
+
+def _train(context: Context) -> dict[str, Any]:
+    config, data = context.config, context.inputs.get("data")
     if config.train.where is Where.modelarts:
+        attach = bool(context.services.get("attach"))
         return cloud_training.train(
-            config,
-            context.inputs.get("data"),
-            out=context.out,
-            work=context.work,
-            emit=context.emit,
-            attach=bool(context.services.get("attach")),
+            config, data, out=context.out, work=context.work, emit=context.emit, attach=attach
         )
+    recipe = config.model, config.preprocess, config.train, config.data
     if config.train.where is Where.ssh:
         with training_host(config) as host:
-            return over_ssh.train(
-                host,
-                context.work.name,
-                context.inputs.get("data"),
-                config.model,
-                config.preprocess,
-                config.train,
-                config.data,
-                out=context.out,
-                emit=context.emit,
-            )
-    report = training_job.train(
-        context.inputs.get("data"),
-        config.model,
-        config.preprocess,
-        config.train,
-        config.data,
-        out=context.out,
-        work=context.work,
-        emit=context.emit,
-    )
-    return report
+            return over_ssh.train(host, context.work.name, data, *recipe, out=context.out, emit=context.emit)
+    return training_job.train(data, *recipe, out=context.out, work=context.work, emit=context.emit)

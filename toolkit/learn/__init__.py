@@ -11,6 +11,9 @@
     curves.py        the course of a training as a picture
     recipe.py        learning rates, and what decides the bits of a training
     training_job.py  train or export in a process of its own, seen from our side
+    over_ssh.py      the same on another machine
+    far_side.py      what runs there besides the worker
+    summaries.py     the course of a training for MLflow
     worker.py        the same, seen from the other side
     together.py      several workers that train as one
 
