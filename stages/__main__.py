@@ -219,9 +219,13 @@ def _with_plus(argument: str) -> str:
 
 
 def _quoted(argument: str) -> str:
-    """Hydra takes ``hosts=a,b`` for a sweep, and refuses ``hosts=!a`` and ``hosts=site=x``: a text, all of them."""
+    """Hydra takes ``hosts=a,b`` for a sweep, and refuses ``hosts=!a`` and ``hosts=site=x``: a text, all of them.
+
+    It refuses ``data.root=~/cifar`` too, and no shell expands the ``~`` there: a text as well.
+    """
     key, equals, value = argument.partition("=")
-    if key.lstrip("+") != "hosts" or not equals or value in ("", "null"):
+    home = value == "~" or value.startswith("~/")
+    if not equals or value in ("", "null") or (key.lstrip("+") != "hosts" and not home):
         return argument
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]

@@ -47,3 +47,9 @@ def test_each_verb_helps(verb: str) -> None:
     module = _registry.verb(verb)
     assert module.HELP
     assert f"deploy {verb}" in (module.__doc__ or "")
+
+
+def test_a_home_folder_is_a_text() -> None:
+    """Neither bash nor Hydra expands ``~`` behind a ``=``, and Hydra refuses it."""
+    (override,) = OverridesParser.create().parse_overrides([_quoted("data.root=~/cifar-10-batches-bin")])
+    assert override.value() == "~/cifar-10-batches-bin"
