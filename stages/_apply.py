@@ -61,6 +61,7 @@ def apply(invocation: Invocation) -> int:
                 _check_planned(invocation, planned, targets, store, places, run, emit)
             if any(missing):
                 _someone_answers(targets, places, emit)
+                _check_converters(targets, missing, places, emit)
                 _check_local_atc(invocation, targets, needs_host)
             stop = threading.Event()
             outcomes, trip = _roll_out(invocation, targets, store, places, run, emit, stop, planned)
@@ -97,6 +98,7 @@ def run_stage(invocation: Invocation) -> int:
     try:
         if needs_host:
             with reach(invocation, targets, build_host=True) as places:
+                _check_converters(targets, missing, places, emit)
                 made = [
                     _build(target, store, [name], places, run, emit, invocation.flags.attach)[name]
                     for target in targets
@@ -165,6 +167,15 @@ def _check_local_atc(invocation: Invocation, targets: Sequence[Target], needs_ho
                 hint="name a host with CANN's toolkit (convert.host=NAME of the inventory, or board), "
                 "give a converted model (model.from=path.om), or simulate=true",
             )
+
+
+def _check_converters(
+    targets: Sequence[Target], missing: Sequence[Sequence[str]], places: Places, emit: Emit
+) -> None:
+    """Before a training: is the CANN that converts afterwards one whose work the boards can load?"""
+    for target, names in zip(targets, missing, strict=True):
+        if "train" in names and target.name in places.convert:
+            places.convert[target.name].check(target.profile.cann.version, emit)
 
 
 def _someone_answers(targets: Sequence[Target], places: Places, emit: Emit) -> None:

@@ -84,6 +84,14 @@ def test_a_converter_with_newer_cann_is_refused(home: tuple[Path, Result]) -> No
     assert not newer.of("done", stage="convert")
 
 
+def test_that_is_said_before_a_training(home: tuple[Path, Result]) -> None:
+    arguments = ("package", "board=200dk", "simulate=true", "app=digits", "convert.cann_version=5.0.4")
+    refused = run(home[0], *arguments)
+    (error,) = refused.of("error")
+    assert (refused.code, "newer than the boards' 20.2" in error["text"]) == (2, True)
+    assert not refused.of("start", stage="train")
+
+
 def test_a_host_of_the_inventory_converts_with_its_own_cann(home: tuple[Path, Result]) -> None:
     (home[0] / "inventory").mkdir(exist_ok=True)
     (home[0] / "inventory" / "small.yaml").write_text(
