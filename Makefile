@@ -11,7 +11,7 @@ demo: $(VENV)/installed
 	$(BIN)/deploy +board=sim
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

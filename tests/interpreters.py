@@ -6,6 +6,7 @@ below ``.venvs/`` in the checkout and used again.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -50,9 +51,13 @@ def venv_with(version: str, *packages: str) -> Path:
     folder = CHECKOUT / ".venvs" / f"{version}-{key}"
     python = folder / "bin" / "python"
     done = folder / "complete"
-    if not done.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([base, "-m", "venv", str(folder)], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
-        done.touch()
+    folder.parent.mkdir(exist_ok=True)
+    with Path(f"{folder}.lock").open("w") as lock:
+        # Several processes may run the tests.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            subprocess.run([base, "-m", "venv", str(folder)], check=True)
+            subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+            done.touch()
     return python

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,10 @@ from typing import Any
 import pytest
 
 from stages.__main__ import run as command
-from tests.e2e.conftest import Deploy, Result, environment, the_demo
+from tests.e2e.conftest import Demo, Deploy, Result, copy_of, environment, first_demo
 from toolkit.sim import SimBoard, Simulation
+
+__all__ = ["first_demo"]
 
 
 def run(home: Path, *arguments: str, json_lines: bool = True) -> Result:
@@ -79,26 +80,15 @@ class Fleet:
 
 
 @pytest.fixture(scope="session")
-def demo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return the_demo(tmp_path_factory).home
-
-
-def copy_fleet(demo_home: Path, target: Path) -> Fleet:
-    # With its hard links: releases and blobs share their files.
-    subprocess.run(["cp", "-a", str(demo_home), str(target)], check=True)
-    return Fleet(target)
-
-
-@pytest.fixture(scope="session")
-def fleet(demo_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+def fleet(first_demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     """To look at: tests that use it leave the boards as they are."""
-    return copy_fleet(demo_home, tmp_path_factory.mktemp("fleet") / "run")
+    return Fleet(copy_of(first_demo, tmp_path_factory.mktemp("fleet") / "run").home)
 
 
 @pytest.fixture
-def own_fleet(demo_home: Path, tmp_path: Path) -> Fleet:
+def own_fleet(first_demo: Demo, tmp_path: Path) -> Fleet:
     """To do things to."""
-    return copy_fleet(demo_home, tmp_path / "run")
+    return Fleet(copy_of(first_demo, tmp_path / "run").home)
 
 
 @dataclass(frozen=True)

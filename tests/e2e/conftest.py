@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -94,18 +95,33 @@ class Demo:
         return min((self.home / "runs").iterdir())
 
 
-_made: list[Demo] = []
-
-
-def the_demo(folders: pytest.TempPathFactory) -> Demo:
-    """The demo, run once however many folders of tests ask for it."""
-    if not _made:
-        home = folders.mktemp("demo")
-        _made.append(Demo(home, run(home, "+board=sim")))
-    return _made[0]
-
-
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    """``deploy +board=sim``, just so, once for all tests: the real training, three boards."""
-    return the_demo(tmp_path_factory)
+def first_demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """``deploy +board=sim``, just so: the real training, three boards. To look at only."""
+    return once("demo", tmp_path_factory, lambda home: run(home, "+board=sim"))
+
+
+def once(name: str, folders: pytest.TempPathFactory, work: Callable[[Path], Result]) -> Demo:
+    """What ``work`` leaves in a folder, done once for all tests, also where several processes run them."""
+    shared = folders.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    home, result = shared / f"once-{name}", shared / f"once-{name}.json"
+    with (shared / f"once-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not result.exists():
+            home.mkdir()
+            result.write_text(json.dumps(asdict(work(home))))
+    return Demo(home, Result(**json.loads(result.read_text())))
+
+
+def copy_of(demo: Demo, home: Path) -> Demo:
+    """A demo's folder as it was left. With its hard links: releases and blobs on boards share their files."""
+    subprocess.run(["cp", "-a", str(demo.home), str(home)], check=True)
+    return Demo(home, demo.first)
+
+
+@pytest.fixture
+def demo(first_demo: Demo, tmp_path: Path) -> Demo:
+    """A folder in which the demo ran once, to do things in."""
+    return copy_of(first_demo, tmp_path / "demo")

@@ -31,8 +31,8 @@ def snapshot_file(path: Path) -> dict[str, tuple[int, int, int]]:
 
 
 @pytest.mark.e2e
-def test_first_run_does_everything_for_real(demo: Demo) -> None:
-    first = demo.first
+def test_first_run_does_everything_for_real(first_demo: Demo) -> None:
+    first = first_demo.first
     assert first.code == 0, first.err
     assert first.ran == BUILD
     (train,) = first.of("done", stage="train")
@@ -47,8 +47,8 @@ def test_first_run_does_everything_for_real(demo: Demo) -> None:
 
 
 @pytest.mark.e2e
-def test_results_and_pictures_come_back(demo: Demo) -> None:
-    run = demo.run_folder
+def test_results_and_pictures_come_back(first_demo: Demo) -> None:
+    run = first_demo.run_folder
     for board in ("sim-1", "sim-2", "sim-3"):
         results = [json.loads(line) for line in (run / board / "results.jsonl").read_text().splitlines()]
         assert len(results) == 20
@@ -63,7 +63,7 @@ def test_results_and_pictures_come_back(demo: Demo) -> None:
     journal = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
     assert [item["stage"] for item in journal if item["kind"] == "done"] == BUILD
     assert {path.stem for path in (run / "receipts").iterdir()} == {"sim-1", "sim-2", "sim-3"}
-    assert {path.name for path in demo.home.iterdir()} == {".deploy", "runs", "deploy.lock"}, "no other litter"
+    assert {path.name for path in first_demo.home.iterdir()} == {".deploy", "runs", "deploy.lock"}, "no other litter"
 
 
 @pytest.mark.e2e
@@ -106,15 +106,21 @@ def test_second_run_sends_and_writes_nothing(demo: Demo) -> None:
     ],
 )
 def test_a_changed_setting_redoes_what_depends_on_it(demo: Demo, override: str, runs: list[str]) -> None:
-    planned = demo.deploy("plan", "+board=sim", override)
-    assert planned.code == 0, planned.err
+    planned = demo.deploy("plan", "+board=sim", override, "--detailed-exitcode")
+    assert planned.code == (3 if runs else 0), planned.err
     (result,) = planned.of("result")
     assert [step["stage"] for step in result["plan"] if step["runs"]] == runs
     if runs:
         first = next(step for step in result["plan"] if step["runs"])
         key = override.split("=")[0].removeprefix("train.").removeprefix("model")
         assert any(key.split(".")[-1] in reason for reason in first["reasons"]), first["reasons"]
-    assert demo.deploy("plan", "+board=sim", override, "--detailed-exitcode").code == (3 if runs else 0)
+
+
+@pytest.mark.e2e
+def test_a_plan_ends_with_0_unless_asked(demo: Demo) -> None:
+    planned = demo.deploy("plan", "+board=sim", "train.lr_max=0.04", json_lines=False)
+    assert planned.code == 0, planned.err
+    assert "train" in planned.out
 
 
 @pytest.mark.e2e

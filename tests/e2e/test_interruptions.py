@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import environment, run
+from tests.e2e.conftest import Demo, copy_of, environment, once, run
 
 QUICK = ("+board=sim", "board.count=1", "train.epochs=1", "verify.max_difference=0.1")
 
@@ -29,14 +29,33 @@ def processes_of(home: Path) -> list[str]:
     return found
 
 
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """One board, one epoch. To look at only."""
+    return once("quick", tmp_path_factory, lambda home: run(home, *QUICK))
+
+
+# What makes a stage run again, and nothing before it.
+AGAIN = {
+    "data": "data.seed=7",
+    "train": "train.seed=7",
+    "export": "export.output_name=scores",
+    "convert": "atc.precision_mode=must_keep_origin_dtype",
+    "package": "app.labels=[a,b,c,d,e,f,g,h,i,j]",
+    "push": "app.labels=[a,b,c,d,e,f,g,h,i,j]",
+    "infer": "infer.top_k=3",
+}
+
+
 @pytest.mark.e2e
-@pytest.mark.parametrize("stage", ["data", "train", "export", "convert", "package", "push", "infer"])
-def test_ctrl_c_in_each_stage(tmp_path: Path, stage: str) -> None:
-    home = tmp_path / "run"
-    home.mkdir()
+@pytest.mark.parametrize("stage", AGAIN)
+def test_ctrl_c_in_each_stage(quick: Demo, tmp_path: Path, stage: str) -> None:
+    assert quick.first.code == 0, quick.first.err
+    home = copy_of(quick, tmp_path / "run").home
+    words = (*QUICK, AGAIN[stage])
     # A process group of its own gets the signal, as a terminal would send it.
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages", *QUICK, "--json"],
+        [sys.executable, "-m", "stages", *words, "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -54,12 +73,12 @@ def test_ctrl_c_in_each_stage(tmp_path: Path, stage: str) -> None:
     assert "Traceback" not in errors
     assert processes_of(home) == []
 
-    again = run(home, *QUICK)
+    again = run(home, *words)
     assert again.code == 0, again.err
     (outcome,) = again.boards.values()
     assert outcome["status"] in ("ok", "unchanged")
     assert outcome["figures"]["agreement"] == 1.0
-    assert run(home, *QUICK).ran == []
+    assert run(home, *words).ran == []
 
 
 @pytest.mark.e2e

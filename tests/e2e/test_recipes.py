@@ -80,7 +80,7 @@ def type_in(typed: str, folder: Path, variables: dict[str, str]) -> str:
 def test_a_recipe_works_as_written(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     recipe = path.read_text("utf-8")
     parts = blocks(recipe)
-    trained = request.getfixturevalue("demo").home if marked(recipe, "starts from") == ["demo"] else None
+    trained = request.getfixturevalue("first_demo").home if marked(recipe, "starts from") == ["demo"] else None
     folder = tmp_path / "recipe"
     folder.mkdir()
     variables = start(recipe, folder, trained)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.conftest import Demo, Result, environment
+from tests.e2e.conftest import Demo, Result, copy_of, environment
 from toolkit.fleet.journal import read_journal
 from toolkit.sim import SimBoard, Simulation
 
@@ -46,10 +46,11 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def desk(first_demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     root = tmp_path_factory.mktemp("desk")
+    demo = copy_of(first_demo, root / "demo")
     boards = [SimBoard(f"desk-{number}", cann_version="20.2") for number in (1, 2, 3)]
-    with Simulation(boards, root) as simulation:
+    with Simulation(boards, root / "boards") as simulation:
         entries = {
             place.name: {
                 "profile": "200dk",
@@ -64,9 +65,7 @@ def desk(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]
         folder = demo.home / "inventory"
         folder.mkdir()
         (folder / "desk.yaml").write_text(yaml.safe_dump({"boards": entries}))
-        yield Desk(demo, simulation, root)
-        (folder / "desk.yaml").unlink()
-        folder.rmdir()
+        yield Desk(demo, simulation, root / "boards")
 
 
 @pytest.mark.e2e
