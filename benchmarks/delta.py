@@ -209,7 +209,7 @@ def ours(old: Path, new: Path, home: Path, know_old: bool) -> tuple[int, float, 
         with BoardAgent.connect(address, Limits(silence=60, board=600)) as board:
             board.inspect(str(home), "delta", Wish(release))
             start = time.process_time()  # the agent is another process
-            report = board.install(release, blobs_of(release, files), "", find)
+            report = board.install(release, blobs_of(release, files), "", find, "always")
             seconds.append(time.process_time() - start)
             board.switch(release.id, 0)
             assert board.verify()["ok"]

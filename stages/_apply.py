@@ -281,6 +281,8 @@ def board_jobs(
             planned=planned.of(board.name) if planned else None,
             signature=signature,
             store=paths.home(),
+            deltas=config.ssh.deltas,
+            keep_releases=config.rollout.keep_releases,
         )
         for board in target.boards
     ]

@@ -21,13 +21,15 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    # The spec is part of every configuration, pixels are not: NumPy and Pillow take a tenth of a second to import.
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
 
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 SPEC_VERSION = 1
@@ -121,6 +123,8 @@ def pixels(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.uint8]:
     dropped, not blended); a rotation that is noted in EXIF data is left alone. Raises :class:`InputError` for
     damaged pictures, and for 16-bit greyscale and floating point ones, which Pillow would clip to 8 bits.
     """
+    import numpy as np
+
     if image.mode in _DEEP_MODES:
         raise InputError(
             f"pictures of mode {image.mode} (16-bit or floating point) are not supported",
@@ -140,6 +144,8 @@ def _resize(image: Image.Image, size: Sequence[int], resize_filter: str) -> Imag
     two passes, and newer ones swap them for pictures that become wider and lower (then Pillow 8 and 13 differ
     by up to 6 levels with bicubic, 16 with lanczos): each pass is asked for on its own, the horizontal first.
     """
+    from PIL import Image
+
     height, width = size
     resampling = Image.Resampling[resize_filter.upper()]
     return image.resize((width, image.height), resampling).resize((width, height), resampling)
@@ -147,6 +153,8 @@ def _resize(image: Image.Image, size: Sequence[int], resize_filter: str) -> Imag
 
 def normalise(picture: npt.NDArray[np.uint8], spec: Preprocess) -> npt.NDArray[np.float32]:
     """Return float32 [3,H,W] or [H,W,3] by ``spec.layout`` from uint8 [H,W,3], RGB."""
+    import numpy as np
+
     gain, bias = gain_and_bias(spec)
     ordered = picture[:, :, ::-1] if spec.color_order == "BGR" else picture
     if spec.layout == "NCHW":
@@ -166,6 +174,8 @@ def normalise(picture: npt.NDArray[np.uint8], spec: Preprocess) -> npt.NDArray[n
 
 def gain_and_bias(spec: Preprocess) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return float32 [3] each: the factor and the summand of a channel (see the module's docstring)."""
+    import numpy as np
+
     gain = [spec.scale / std for std in spec.std]
     bias = [-mean / std for mean, std in zip(spec.mean, spec.std, strict=True)]
     return np.array(gain, dtype=np.float32), np.array(bias, dtype=np.float32)
@@ -193,6 +203,9 @@ class PillowResize:
         self.filter = resize_filter
 
     def __call__(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        import numpy as np
+        from PIL import Image
+
         if picture.shape[:2] == self.size:
             return picture
         return np.array(_resize(Image.fromarray(picture), self.size, self.filter), dtype=np.uint8)

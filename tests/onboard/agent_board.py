@@ -30,6 +30,7 @@ from toolkit.artefacts.manifest import Release, blobs_of
 from toolkit.errors import LineLost
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.agent import BoardAgent, Inspection, Wish
+from toolkit.remote.boot import HEADER
 
 AGENT = Path(__file__).resolve().parents[2] / "toolkit" / "onboard" / "agent.py"
 BOARD = Address("board", "local", client="local")
@@ -79,8 +80,8 @@ class ForkedLine:
         os.dup2(os.open(home / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
         os.environ["HOME"] = str(home)
         boot = b""
-        while len(boot) < 40 or len(boot) < 40 + int.from_bytes(boot[4:8], "big"):
-            want = 40 if len(boot) < 40 else 40 + int.from_bytes(boot[4:8], "big")
+        while len(boot) < HEADER.size or len(boot) < HEADER.size + HEADER.unpack_from(boot)[1]:
+            want = HEADER.size + (HEADER.unpack_from(boot)[1] if len(boot) >= HEADER.size else 0)
             part = os.read(0, want - len(boot))
             if not part:
                 os._exit(0)

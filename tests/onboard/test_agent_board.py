@@ -199,7 +199,7 @@ def test_lock_names_its_holder_and_can_be_broken(home: Path, releases: list[Made
             with pytest.raises(BoardRefused, match="anna@desk") as caught:
                 attempt()
             assert caught.value.cause == "locked"
-            assert "lock.break" in caught.value.hint
+            assert "rollout.break_lock=true" in caught.value.hint
         second.lock("ben", break_lock=True)
         releases[0].install(second)
         with pytest.raises(LineLost):
@@ -561,6 +561,20 @@ def test_keeps_three_and_what_is_in_use(home: Path, app: Path, releases: list[Ma
     assert problems(home, known) == []
     used = {file.sha256 for made in releases[3:6] for file in made.release.files}
     assert {blob.name.partition(".")[0] for blob in (app / "blobs").iterdir()} == used
+
+
+def test_keeps_as_many_as_it_is_told(home: Path, releases: list[Made]) -> None:
+    for made in releases[:4]:
+        deploy(home, made)
+    with ready(home, no_flush) as agent:
+        agent.confirm({"release": releases[3].id}, 1)
+        # The one before stays in any case: it is what a board goes back to.
+        assert agent.inspect(ROOT, APP).releases == (releases[2].id, releases[3].id)
+        agent.confirm({"release": releases[3].id}, 3)
+        releases[4].install(agent)
+        agent.switch(releases[4].id, 0)
+        agent.confirm({"release": releases[4].id}, 3)
+        assert agent.inspect(ROOT, APP).releases == tuple(made.id for made in releases[2:5])
 
 
 def test_keeps_five_outputs(home: Path, app: Path, releases: list[Made]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -23,7 +25,7 @@ from toolkit.errors import BoardRefused, LineLost
 from toolkit.remote import boot, local_line
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.agent import BoardAgent
-from toolkit.remote.boot import PAYLOAD_LIMIT, SYNC, boot_command, boot_payload, without_comments
+from toolkit.remote.boot import HEADER, PAYLOAD_LIMIT, SYNC, boot_command, boot_payload, without_comments
 
 VERSIONS = ("3.6", "3.7", "3.11", "3.13")
 LIMITS = Limits(silence=20, board=60)
@@ -103,6 +105,25 @@ def test_comments_cost_nothing_and_lines_keep_their_numbers() -> None:
     space: dict[str, object] = {}
     exec(compile(bare, "bare", "exec"), space)
     assert space["x"] == "# no"
+
+
+@pytest.mark.parametrize("name", ["agent.py", "bootstrap.py"])
+def test_nothing_but_comments_and_docstrings_goes(name: str) -> None:
+    def code(source: str) -> str:
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+                value = body[0].value
+                if isinstance(value, ast.Constant) and (isinstance(value.value, str) or value.value == 0):
+                    body.pop(0)
+        return ast.dump(tree)
+
+    source = (boot._ONBOARD / name).read_text(encoding="utf-8")
+    bare = without_comments(source)
+    assert code(bare) == code(source)
+    assert "#" not in re.sub(r"\"[^\"\n]*\"|'[^'\n]*'", "", bare), "no comment is left"
+    assert bare.count('"""') == 2 * source.count('= """'), "no docstring is left"
 
 
 # ------------------------------------------------------------------------------------------ good input
@@ -192,7 +213,7 @@ def test_first_request_travels_with_the_source(home: Path) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_cut_input(version: str) -> None:
     python, payload = require(version), boot_payload()
-    for size in (0, 1, 39, 40, 41, len(payload) - 1):
+    for size in (0, 1, HEADER.size - 1, HEADER.size, HEADER.size + 1, len(payload) - 1):
         done = boot_with(payload[:size], python)
         assert (done.returncode, done.stderr) == (3, b""), size
         assert refusal(done.stdout)["message"] == "the agent's source was cut off on its way"

@@ -36,6 +36,7 @@ from agent_board import (
 
 from toolkit.errors import LineLost
 from toolkit.remote.agent import BoardAgent
+from toolkit.remote.boot import HEADER
 
 BASHRC = "# people's own\nalias ll='ls -l'\n"
 
@@ -238,7 +239,7 @@ def frame_ends(tmp_path: Path, start: Path, scenario: Scenario, made: dict[str, 
     scenario.act(agent, made)
     agent.close()
     sent = bytes(line.written)
-    position = 40 + int.from_bytes(sent[4:8], "big")
+    position = HEADER.size + HEADER.unpack_from(sent)[1]
     ends = [20, position // 2, position]
     while position < len(sent):
         size = 5 + int.from_bytes(sent[position + 1 : position + 5], "big")

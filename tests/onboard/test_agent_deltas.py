@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from interpreters import require
 
 from toolkit.artefacts.manifest import blobs_of
 from toolkit.errors import LineLost
+from toolkit.remote import outgoing
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.agent import BoardAgent, InstallReport
 from toolkit.remote.delta import chunks_of, pack_index
@@ -57,9 +59,9 @@ def nowhere(sha256: str, size: int) -> None:
     return None
 
 
-def put(agent: BoardAgent, made: Made, old: Old = nowhere) -> InstallReport:
+def put(agent: BoardAgent, made: Made, old: Old = nowhere, deltas: str = "auto") -> InstallReport:
     agent.inspect(ROOT, APP, made.wish())
-    report = agent.install(made.release, blobs_of(made.release, made.contents), "", old)
+    report = agent.install(made.release, blobs_of(made.release, made.contents), "", old, deltas)
     agent.switch(made.id, 0)
     return report
 
@@ -99,6 +101,33 @@ def test_bytes_on_the_line(
     assert report.bytes <= (with_old if known else with_index) * len(MODEL) + 1024
     assert report.passes == 1
     assert report.deltas == (new not in (OTHER, MODEL))
+    assert problems(home, {one.id: one for one in (first, second)}) == []
+
+
+def test_never_means_whole_and_no_question(home: Path, made: Callable[..., Made]) -> None:
+    first, second = made(MODEL), made(TUNED)
+    deploy(home, first)
+    with board(home, no_flush) as agent:
+        report = put(agent, second, deltas="never")
+        assert agent.requests == 3
+    assert report.deltas == 0
+    assert report.bytes > len(MODEL)
+
+
+@pytest.mark.parametrize(("deltas", "share"), [("auto", 1.0), ("always", 0.67)])
+def test_a_fast_line_gets_large_files_as_they_are(
+    deltas: str, share: float, home: Path, made: Callable[..., Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured is the time in which bytes are pushed: here none passes at all."""
+    monkeypatch.setattr(outgoing, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    old = np.random.default_rng(0).normal(size=5 << 20).astype("f4")
+    nudged = (old + np.random.default_rng(1).normal(size=len(old)).astype("f4") / 100).tobytes()
+    first, second = made(old.tobytes()), made(nudged)
+    deploy(home, first, here(first))
+    with board(home, no_flush) as agent:
+        report = put(agent, second, here(first), deltas)
+    assert report.deltas == 1
+    assert share - 0.01 < report.bytes / len(nudged) < share + 0.01
     assert problems(home, {one.id: one for one in (first, second)}) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,20 @@ def sent(found: Delta, start: int = 0) -> int:
 def apply(found: Delta, old: bytes, start: int = 0) -> bytes:
     base = io.BytesIO(old)
     return b"".join(rebuild(base, payload) for payload, _ in found.payloads(start))
+
+
+def test_steps_may_go_as_they_are(tmp_path: Path) -> None:
+    """Each by itself, in any mixture: a line shows its speed in the middle of a file."""
+    old = weights(400_000)
+    new = (old + weights(400_000, 1) / 100).tobytes() + b"tail"
+    found = make(tmp_path, old.tobytes(), new)
+    assert found is not None
+    for pattern in ([True], [False], [True, False], [False, False, True]):
+        answers = itertools.cycle(pattern)
+        payloads = [payload for payload, _ in found.payloads(0, lambda: next(answers))]  # noqa: B023
+        assert b"".join(rebuild(io.BytesIO(old.tobytes()), payload) for payload in payloads) == new
+    plain = sum(len(payload) for payload, _ in found.payloads(0, lambda: True))
+    assert len(new) < plain < 1.001 * len(new) + 1024
 
 
 # ------------------------------------------------------------------------------------------ any content

@@ -130,7 +130,8 @@ def test_the_board_stops_reading_after_so_many_bytes(simulation: Simulation, add
     simulation.set_faults("sim-1", {"stall_after_bytes": MIB})
     with connect(address) as client:
         channel = client.get_transport().open_session()
-        channel.exec_command("cat > stalled")
+        channel.exec_command(": > stalled; echo up; cat >> stalled")
+        assert channel.recv(3) == b"up\n"
         channel.settimeout(1)
         sent = 0
         block = b"x" * MIB

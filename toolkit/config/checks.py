@@ -73,6 +73,7 @@ def _names(config: Config) -> Iterator[str]:
         "quantise.kind": (config.quantise.kind, ("none", "amct")),
         "tune.kind": (config.tune.kind, ("none", "aoe")),
         "ssh.client": (config.ssh.client, ("fabric", "openssh")),
+        "ssh.deltas": (config.ssh.deltas, ("auto", "always", "never")),
         "infer.mode": (config.infer.mode, ("folder",)),
         "engine.name": (config.engine.name, ("threads", "dask")),
         "store.kind": (config.store.kind, ("local", "shared")),

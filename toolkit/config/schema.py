@@ -219,6 +219,7 @@ class SshSettings:
     """How boards are reached."""
 
     client: str = "fabric"
+    deltas: str = "auto"
     config: str = "~/.ssh/config"
     known_hosts: list[str] = field(default_factory=list)
     limits: LimitSettings = field(default_factory=LimitSettings)

@@ -65,6 +65,8 @@ class BoardJob:
     planned: BoardPlan | None = None
     signature: str = ""  # of the release's manifest; "" = not signed
     store: Path = Path(".deploy")  # where older files may lie, to send differences from
+    deltas: str = "auto"  # ssh.deltas
+    keep_releases: int = 3
 
     @cached_property
     def run_key(self) -> str:
@@ -113,7 +115,9 @@ class Session:
         """Put the release on the board, beside the one in use."""
         job = self.job
         opener = blobs_of(job.release, job.files)
-        report = self.agent.install(job.release, opener, job.environment, EarlierFiles(job.store))
+        report = self.agent.install(
+            job.release, opener, job.environment, EarlierFiles(job.store), job.deltas
+        )
         _note(
             self.emit, job.board, "installed", release=job.release.id, blobs=report.blobs, bytes=report.bytes
         )
@@ -148,7 +152,8 @@ class Session:
                 "by": job.holder,
                 "time": time.time(),
                 "figures": dict(figures),
-            }
+            },
+            job.keep_releases,
         )
         _note(self.emit, job.board, "confirmed", release=job.release.id)
 

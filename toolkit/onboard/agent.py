@@ -15,30 +15,28 @@ What it keeps in <root>/<app>/:
     pending                   a switch that nobody has confirmed yet
     outputs/  work/  journal  lock
 
+The first half is enough to look at a board; the second is compiled when a request needs it: on a small board
+that takes longer than the look itself.
+
 It may be killed, and the power may go, between any two lines of this file. So: nothing is written in place;
 content is flushed before the name that stands for it appears; `pending` is written before `current` moves,
 and whoever looks next (the watcher, or any later agent) finishes or undoes what it says.
 """
 
-import base64
 import contextlib
 import fcntl
 import grp
-import hashlib
 import json
 import os
 import pwd
 import re
 import select
-import shutil
 import signal
 import stat
 import struct
-import subprocess
 import sys
 import threading
 import time
-import traceback
 import zlib
 
 PROTOCOL = 1
@@ -46,10 +44,7 @@ SYNC = b"\x01ascend-deploy\x02"   # before the first frame: a login shell may ha
 MAX_FRAME = 8 << 20
 CHUNK = 1 << 18
 BEAT = 2.0                        # seconds between heartbeats while at work
-KEEP_RELEASES, KEEP_OUTPUTS = 3, 5
 TEMP = b".deploy.tmp"             # how names end that are not yet, or no longer, valid
-SPARE = 4 << 20                   # bytes of the disk that we leave alone
-IMPORTS = {"numpy": "no-numpy", "PIL": "no-pillow", "acl": "no-acl"}
 
 
 class LineGone(Exception):
@@ -64,51 +59,6 @@ class Refused(Exception):
         self.answer = dict(more, cause=cause, message=message, hint=hint)
 
 
-# ---------------------------------------------------------------- the disk: every change goes through disk()
-
-def open_file(path, flags, mode=0o644):
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-
-
-def flush_name(path):
-    """fsync a file or folder by name."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def flush_all(folder):
-    """Flush the file system that holds `folder`: one wait instead of one for each of 300 small files."""
-    try:
-        import ctypes
-        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            if ctypes.CDLL(None, use_errno=True).syncfs(handle) == 0:
-                return
-            if ctypes.get_errno() in (5, 28, 30, 122):   # EIO ENOSPC EROFS EDQUOT: the disk really said no
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)
-        finally:
-            os.close(handle)
-    except (ImportError, AttributeError):
-        pass
-    os.sync()
-
-
-OPERATIONS = {
-    "open": open_file, "write": os.write, "truncate": os.ftruncate, "chmod": os.fchmod, "mkdir": os.mkdir,
-    "chown": os.fchown, "rename": os.rename, "link": os.link, "symlink": os.symlink, "unlink": os.unlink,
-    "rmdir": os.rmdir,
-    "flush": flush_name, "flush_all": flush_all,
-}
-
-
-def disk(operation, *arguments):
-    """Change the disk. The only place that does, so that tests can stop it at each step."""
-    return OPERATIONS[operation](*arguments)
-
-
 def fs(text):
     """A path as bytes: UTF-8 whatever the locale (in the C locale Python 3.6 would say ASCII)."""
     return text.encode("utf-8", "surrogateescape")
@@ -116,63 +66,6 @@ def fs(text):
 
 def text(path):
     return path.decode("utf-8", "surrogateescape")
-
-
-def write_all(handle, data):
-    view = memoryview(data)
-    while view:
-        view = view[disk("write", handle, view):]
-
-
-def drop(path):
-    """Remove a file or link that may not be there."""
-    if os.path.lexists(path):
-        disk("unlink", path)
-
-
-def drop_tree(folder):
-    if os.path.islink(folder) or not os.path.isdir(folder):
-        drop(folder)
-        return
-    for entry in sorted(os.listdir(folder)):
-        drop_tree(os.path.join(folder, entry))
-    disk("rmdir", folder)
-
-
-def sweep_folder(folder):
-    for name in sorted(os.listdir(folder)):
-        if name.endswith(TEMP):
-            drop_tree(os.path.join(folder, name))
-
-
-def new_file(path, data, like=None):
-    """Make a file; `like` is the stat of one whose mode and owner it gets."""
-    drop(path)
-    handle = disk("open", path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    try:
-        if like:
-            disk("chmod", handle, stat.S_IMODE(like.st_mode))
-            if (like.st_uid, like.st_gid) != (os.getuid(), os.getgid()):
-                disk("chown", handle, like.st_uid, like.st_gid)
-        write_all(handle, data)
-    finally:
-        os.close(handle)
-
-
-def replace_file(path, data, like=None):
-    """Put `data` at `path` so that a crash leaves the old content or the new, whole."""
-    new_file(path + TEMP, data, like)
-    disk("flush", path + TEMP)
-    disk("rename", path + TEMP, path)
-    disk("flush", os.path.dirname(path))
-
-
-def make_folder(path):
-    if not os.path.isdir(path):
-        make_folder(os.path.dirname(path))
-        with contextlib.suppress(FileExistsError):
-            disk("mkdir", path)
-        disk("flush", os.path.dirname(path))
 
 
 def read_json(path):
@@ -191,6 +84,7 @@ def to_json(value):
 
 def hash_file(path, digest=None, size=None):
     """Feed a file (its first `size` bytes) to a digest."""
+    import hashlib
     digest = digest or hashlib.sha256()
     left = os.path.getsize(path) if size is None else size
     with open(path, "rb") as stream:
@@ -216,16 +110,32 @@ def digest_name(name):
     return name
 
 
+def open_plain(path):
+    """Read a file that is no link, and no pipe that would keep us waiting."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.fdopen(handle, "rb")
+
+
+def sizes_in(folder):
+    """Name -> size of what lies in a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.stat(follow_symlinks=False).st_size for entry in entries}
+    except OSError:
+        return {}
+
+
 # ---------------------------------------------------------------- the line
 
 class Channel:
-    """Frames over stdin and stdout."""
+    """Frames over stdin and stdout. What comes in lies in one buffer: a small board must not copy it about."""
 
     def __init__(self, reading, writing):
         self.reading, self.writing = reading, writing
         self.lock = threading.Lock()
         self.silence = 60.0       # seconds without a byte in the middle of a frame or a transfer
         self.wrote = 0.0
+        self.room, self.begin, self.end = memoryview(bytearray(2 * CHUNK + 4096)), 0, 0
 
     def send(self, kind, payload=b""):
         view = memoryview(kind + struct.pack(">I", len(payload)) + payload)
@@ -238,17 +148,24 @@ class Channel:
             self.wrote = time.monotonic()
 
     def take(self, size, wait):
-        parts = []
-        while size:
+        """The next `size` bytes: a view that holds until the next call."""
+        have = self.end - self.begin
+        if not have or self.begin + size > len(self.room):
+            left = bytes(self.room[self.begin:self.end])
+            if size > len(self.room):
+                self.room = memoryview(bytearray(size))
+            self.room[:have] = left
+            self.begin, self.end = 0, have
+        while self.end - self.begin < size:
             if not select.select([self.reading], [], [], wait)[0]:
                 raise LineGone("nothing came for %d s" % wait)
-            part = os.read(self.reading, min(size, CHUNK))
-            if not part:
+            got = os.readv(self.reading, [self.room[self.end:]])
+            if not got:
                 raise LineGone("closed")
-            parts.append(part)
-            size -= len(part)
+            self.end += got
             wait = self.silence
-        return b"".join(parts)
+        self.begin += size
+        return self.room[self.begin - size:self.begin]
 
     def frame(self, wait=None):
         kind, size = struct.unpack(">cI", self.take(5, self.silence if wait is None else wait))
@@ -278,114 +195,6 @@ class Channel:
         finally:
             stop.set()
             thread.join()
-
-
-# ---------------------------------------------------------------- running commands
-
-class Group:
-    """A command in a session of its own, and its guard: ends it at its deadline or when the agent dies."""
-
-    def __init__(self, argv, folder, environment, limit):
-        self.life, theirs = os.pipe()[::-1]         # we hold the writing end: when we die, it closes
-        self.out, out = os.pipe()
-        self.err, err = os.pipe()
-        self.status, status = os.pipe()
-        self.guard = os.fork()
-        if not self.guard:
-            try:
-                let_go({out, err, theirs, status})
-                guard(argv, folder, environment, limit, out, err, theirs, status)
-            finally:
-                os._exit(0)
-        for handle in (theirs, out, err, status):
-            os.close(handle)
-
-    def close(self):
-        """End the command if it still runs, and wait for the guard to have seen to it."""
-        for handle in (self.life, self.out, self.err, self.status):
-            os.close(handle)
-        os.waitpid(self.guard, 0)
-
-
-def guard(argv, folder, environment, limit, out, err, life, status):
-    os.setsid()
-    wake, waker = os.pipe()
-    os.set_blocking(waker, False)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(waker)
-    ended, started = "", time.monotonic()
-    try:
-        child = subprocess.Popen(argv, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out,
-                                 stderr=err, start_new_session=True)
-    except OSError as problem:
-        os.write(status, to_json({"ended": "not-started", "message": str(problem)}))
-        return
-    os.close(out)
-    os.close(err)
-    pid = 0
-    while not pid and not ended:
-        left = started + limit - time.monotonic()
-        ready = select.select([life, wake], [], [], max(0, left))[0]
-        ended = "abandoned" if life in ready else "" if ready else "deadline"
-        pid, code, usage = os.wait4(child.pid, os.WNOHANG)
-    if not pid:
-        kill_group(child.pid, signal.SIGTERM)
-        patience = time.monotonic() + 2
-        while not pid and time.monotonic() < patience:
-            time.sleep(0.02)
-            pid, code, usage = os.wait4(child.pid, os.WNOHANG)
-    kill_group(child.pid, signal.SIGKILL)      # also whatever it left running
-    if not pid:
-        pid, code, usage = os.wait4(child.pid, 0)
-    code = os.WEXITSTATUS(code) if os.WIFEXITED(code) else -os.WTERMSIG(code)
-    with contextlib.suppress(OSError):
-        os.write(status, to_json({"ended": ended or "exit", "status": code,
-                                  "seconds": time.monotonic() - started,
-                                  "peak_rss": usage.ru_maxrss * 1024}))
-
-
-def let_go(keep):
-    """In a forked child: drop the line and the lock. sshd waits until nobody holds its pipes."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in range(3):
-        os.dup2(null, number)
-    for number in map(int, os.listdir("/proc/self/fd")):
-        if number > 2 and number not in keep:
-            with contextlib.suppress(OSError):
-                os.close(number)
-
-
-def kill_group(pid, number):
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
-
-
-class Lines:
-    """One output stream of a command: its lines as they come, and its end for the report."""
-
-    LINE, TAIL, SHOWN = 8192, 65536, 8 << 20
-
-    def __init__(self, emit):
-        self.emit, self.rest, self.tail, self.shown = emit, b"", b"", 0
-
-    def feed(self, data):
-        self.tail = (self.tail + data)[-self.TAIL:]
-        if not self.emit or self.shown > self.SHOWN:
-            return
-        self.shown += len(data)
-        lines = (self.rest + data).split(b"\n")
-        self.rest = lines.pop()
-        if len(self.rest) > self.LINE:
-            lines, self.rest = lines + [self.rest], b""
-        if self.shown > self.SHOWN:
-            lines, self.rest = lines + [b"[the rest of the output is not shown]"], b""
-        if lines:
-            self.emit([line[:self.LINE].decode("utf-8", "replace") for line in lines])
-
-    def end(self):
-        if self.rest and self.emit:
-            self.emit([self.rest.decode("utf-8", "replace")])
 
 
 # ---------------------------------------------------------------- ~/.bashrc
@@ -449,8 +258,8 @@ class Bashrc:
 
 # ---------------------------------------------------------------- one app on the board
 
-class App:
-    """The folder <root>/<app>: releases, what is current, and the lock."""
+class Folder:
+    """The folder <root>/<app>, to look at: releases, what is current, and who holds the lock."""
 
     def __init__(self, root, app):
         self.root = os.path.abspath(os.path.expanduser(fs(root)))
@@ -467,60 +276,10 @@ class App:
         paths = [self.path("blobs", digest_name(sha) + end) for end in ("", ".x")]
         return next(filter(os.path.isfile, paths), None)
 
-    def prepare(self):
-        for part in ("blobs", "releases"):
-            make_folder(self.path(part))
-
-    # -- the lock: flock, so that it cannot outlive its holder; the record in it is for people
-
-    def lock(self, holder, break_lock=False):
-        if self.lock_handle is not None:
-            return
-        self.prepare()
-        handle = disk("open", self.path("lock"), os.O_RDWR | os.O_CREAT)
-        if not self.flock(handle, 0.5):
-            if break_lock:
-                for pid in self.lock_holders(handle):
-                    os.kill(pid, signal.SIGKILL)     # safe at any point: see the top of this file
-            if not break_lock or not self.flock(handle, 5):
-                os.close(handle)
-                record = self.locked() or {}
-                raise Refused("locked", "%s is locked by %s since %d s" % (
-                    text(self.folder), record.get("holder") or "somebody", record.get("age", 0)),
-                    "wait for it to end, or break the lock: lock.break=true", holder=record.get("holder", ""))
-        disk("truncate", handle, 0)
-        write_all(handle, to_json({"holder": holder, "pid": os.getpid(), "since": time.time(),
-                                   "monotonic": time.monotonic()}))
-        self.lock_handle = handle
-        with self.state():
-            self.sweep()
-
     def unlock(self):
         if self.lock_handle is not None:
             os.close(self.lock_handle)
             self.lock_handle = None
-
-    @staticmethod
-    def flock(handle, patience):
-        """Take an exclusive flock. Somebody who only looks holds a shared one for a moment: be patient."""
-        end = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    return False
-                time.sleep(0.02)
-
-    @staticmethod
-    def lock_holders(handle):
-        """Process ids that hold a flock on a file, as the kernel knows them."""
-        inode = ":%d" % os.fstat(handle).st_ino
-        with open("/proc/locks") as stream:
-            rows = [line.split() for line in stream]
-        return [int(row[4]) for row in rows
-                if row[1] == "FLOCK" and row[5].endswith(inode) and int(row[4]) not in (0, os.getpid())]
 
     def locked(self):
         """Who holds the lock: {holder, since, age}, or None. Changes nothing."""
@@ -538,19 +297,6 @@ class App:
         finally:
             os.close(handle)
 
-    @contextlib.contextmanager
-    def state(self):
-        """Alone with `pending` and `current`: held for moments, by sessions and watchers alike."""
-        handle = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            if not self.flock(handle, 20):
-                raise Refused("locked", "%s: another switch is under way" % text(self.folder), "try again")
-            yield
-        finally:
-            os.close(handle)
-
-    # -- which release
-
     def pointer(self, name):
         """The id that `current` or `previous` points to, or ""."""
         try:
@@ -559,17 +305,8 @@ class App:
             return ""
         return last if folder == "releases" and re.match(r"[0-9a-f]{64}\Z", last) else ""
 
-    def point(self, name, release):
-        path = self.path(name)
-        if self.pointer(name) == release and (release or not os.path.lexists(path)):
-            return
-        if release:
-            drop(path + TEMP)
-            disk("symlink", fs("releases/" + release), path + TEMP)
-            disk("rename", path + TEMP, path)
-        else:
-            drop(path)
-        disk("flush", self.folder)
+    def complete(self, release):
+        return os.path.isfile(self.path("releases", release, "manifest.json"))
 
     def foreign(self):
         """Why `current` is not ours; "" where it is, or where there is none."""
@@ -582,9 +319,6 @@ class App:
         if not self.complete(release):
             return "%s points to a release that is not there" % text(path)
         return ""
-
-    def complete(self, release):
-        return os.path.isfile(self.path("releases", release, "manifest.json"))
 
     def releases(self):
         """Ids of the complete releases, oldest first."""
@@ -610,6 +344,502 @@ class App:
         current = self.pointer("current")
         return read_json(self.path("releases", current, ".last_run")) or None if current else None
 
+    def pending(self):
+        return read_json(self.path("pending"))
+
+
+# ---------------------------------------------------------------- looking
+
+def facts(root):
+    """What the controller wants to know of a board. Reads only."""
+    system, space = os.uname(), os.statvfs(nearest(root))
+    groups = []
+    for number in os.getgroups():
+        try:
+            groups.append(grp.getgrgid(number).gr_name)
+        except KeyError:
+            groups.append(str(number))
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        memory = 0
+    return {
+        "python": sys.executable, "version": "%d.%d.%d" % sys.version_info[:3],
+        "user": user_name(os.getuid()), "home": os.path.expanduser("~"), "arch": system.machine,
+        "system": system.sysname,
+        "kernel": system.release, "hostname": system.nodename, "clock": time.time(), "boot_id": boot_id(),
+        "disk_free": space.f_bavail * space.f_frsize, "disk_total": space.f_blocks * space.f_frsize,
+        "cores": os.cpu_count() or 1, "memory_total": memory, "groups": groups,
+    }
+
+
+def boot_id():
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
+def journal_tail(path):
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 8192))
+            return [line.decode("utf-8", "replace") for line in stream.read().splitlines()[-20:]]
+    except OSError:
+        return []
+
+
+def user_name(number):
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return "uid %d" % number
+
+
+def nearest(path):
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+class Session:
+    """One connection: answers requests, one at a time. This one can only look."""
+
+    opens = Folder
+
+    def __init__(self, channel):
+        self.channel, self.app, self.pythons, self.arrived = channel, None, {}, {}
+        self.holder, self.idle = "", 600.0
+
+    def close(self):
+        self.arrived = {}        # whoever has the lock next may touch them
+        if self.app:
+            self.app.unlock()
+
+    def handle(self, request):
+        """Answer one request. Whatever goes wrong has a cause."""
+        name = "do_" + str(request.get("verb")).replace("-", "_")
+        try:
+            if not hasattr(self, name):
+                load_rest(self)
+            verb = getattr(self, name, None)
+            if not verb:
+                raise Refused("agent-failed", "no such request: %r" % request.get("verb"))
+            if "root" in request:
+                if self.app is None or (request["root"], request["app"]) != self.asked:
+                    self.close()
+                    self.app = self.opens(request["root"], request["app"])
+                    self.asked = request["root"], request["app"]
+            self.holder = request.get("holder") or self.holder
+            if "limits" in request:
+                self.channel.silence, self.idle = request["limits"]["silence"], request["limits"]["board"]
+                signal.alarm(int(request["limits"]["board"]) + 60)
+            return verb(request)
+        except Refused as refusal:
+            return {"error": refusal.answer}
+        except OSError as problem:
+            load_rest(self)
+            return {"error": self.explain(problem)}
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError,
+                struct.error, zlib.error) as problem:
+            import traceback
+            place = traceback.extract_tb(sys.exc_info()[2])[-1]
+            return {"error": {"cause": "agent-failed", "message": "%s: %s (agent.py:%s in %s)" % (
+                type(problem).__name__, problem, place[1], place[2])}}
+
+    def do_inspect(self, q):
+        app = self.app
+        answer = {"facts": facts(app.root), "warnings": []}
+        if os.path.lexists(app.path("pending")):
+            load_rest(self)
+            with app.state():
+                app.resolve()
+        pending = app.pending()
+        answer.update(
+            current=app.pointer("current"), previous=app.pointer("previous"), releases=app.releases(),
+            lock=app.locked() if app.lock_handle is None else None, foreign=app.foreign(), missing={},
+            last_run=app.last_run(), journal_tail=journal_tail(app.path("journal")), folder=text(app.folder),
+            pending={key: pending[key] for key in ("release", "former", "within")} if pending else None)
+        if time.time() < 1500000000:
+            today = time.strftime("%Y-%m-%d", time.gmtime())
+            answer["warnings"].append("the board's clock is wrong: it says " + today)
+        wish = q.get("wish")
+        if wish:
+            answer["environment"] = app.bashrc.compare(wish["environment"])
+            answer["bases"], roles, have = {}, None, sizes_in(app.path("blobs"))
+            for sha, size, role in wish["blobs"]:
+                if size not in (have.get(fs(digest_name(sha))), have.get(fs(sha + ".x"))):
+                    answer["missing"][sha] = min(size, have.get(fs(sha + ".part"), 0))
+                    if role:
+                        roles = app.roles(answer["current"]) if roles is None else roles
+                        if role in roles and app.blob(roles[role][0]):
+                            answer["bases"][sha] = roles[role]
+        return answer
+
+
+def load_rest(session):
+    """Give a session all requests: compile the second half of this file, if the bootstrap left it for now."""
+    if "REST" in globals():
+        first, rest = globals().pop("REST")
+        source = zlib.decompressobj(zdict=first).decompress(rest)
+        exec(compile(b"\n" * first.count(b"\n") + source, "agent.py", "exec"), globals())
+    session.__class__ = Worker
+    if session.app:
+        session.app.__class__ = App
+
+
+def main():
+    # The end of the line is noticed by reading it, never by a signal in the middle of a switch.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.alarm(120)        # until a request says how long a session may last
+    os.umask(0o022)
+    # stdin and stdout are the line: nothing else may read or write them by mistake.
+    reading, writing = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    channel = Channel(reading, writing)
+    session = Session(channel)
+    try:
+        os.write(writing, SYNC)
+        channel.send(b"H", to_json({"protocol": PROTOCOL}))
+        while True:
+            kind, payload = channel.frame(session.idle)
+            if kind == b"Q":                         # blobs of a refused install are read and dropped
+                request = json.loads(bytes(payload).decode("utf-8"))
+                answer = session.handle(request)
+                channel.send(b"A", to_json(dict(answer, id=request.get("id"))))
+    except (LineGone, ValueError):
+        pass
+    finally:
+        session.close()
+
+
+if __name__ == "__main__":    # started by the bootstrap, which left the second half packed
+    main()
+
+
+# ================================================================ the second half: what changes a board
+
+import binascii  # noqa: E402
+import hashlib   # noqa: E402
+
+KEEP_RELEASES, KEEP_OUTPUTS = 3, 5
+SPARE = 4 << 20                   # bytes of the disk that we leave alone
+# Runs a script in the interpreter that was asked whether it can: importing NumPy twice takes a board seconds.
+# It says that it is up (an interpreter may be missing, or broken), and with UNFIT why it will not do.
+UP, UNFIT = b"@@up@@\n", 97
+LAUNCH = """import os,sys,json
+sys.stderr.write("@@up@@\\n");sys.stderr.flush()
+n=2+int(sys.argv[1]);rest=sys.argv[n:];bad=[]
+for name in sys.argv[2:n]:
+  try: __import__(name)
+  except Exception: bad.append([name,str(sys.exc_info()[1])])
+if bad or sys.version_info<(3,6):
+  sys.stderr.write("@@"+json.dumps([list(sys.version_info[:2]),bad]));sys.exit(97)
+if not rest or rest[0][:1]=="-": os.execv(sys.executable,[sys.executable]+rest)
+import runpy
+sys.argv[:]=rest;sys.path[0]=os.path.dirname(os.path.abspath(rest[0]))
+runpy.run_path(rest[0], run_name='__main__')"""
+IMPORTS = {"numpy": "no-numpy", "PIL": "no-pillow", "acl": "no-acl"}
+
+
+# ---------------------------------------------------------------- the disk: every change goes through disk()
+
+def open_file(path, flags, mode=0o644):
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+
+
+def flush_name(path):
+    """fsync a file or folder by name."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def flush_all(folder):
+    """Flush the file system that holds `folder`: one wait instead of one for each of 300 small files."""
+    try:
+        import ctypes
+        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if ctypes.CDLL(None, use_errno=True).syncfs(handle) == 0:
+                return
+            if ctypes.get_errno() in (5, 28, 30, 122):   # EIO ENOSPC EROFS EDQUOT: the disk really said no
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)
+        finally:
+            os.close(handle)
+    except (ImportError, AttributeError):
+        pass
+    os.sync()
+
+
+OPERATIONS = {
+    "open": open_file, "write": os.write, "truncate": os.ftruncate, "chmod": os.fchmod, "mkdir": os.mkdir,
+    "chown": os.fchown, "rename": os.rename, "link": os.link, "symlink": os.symlink, "unlink": os.unlink,
+    "rmdir": os.rmdir,
+    "flush": flush_name, "flush_all": flush_all,
+}
+
+
+def disk(operation, *arguments):
+    """Change the disk. The only place that does, so that tests can stop it at each step."""
+    return OPERATIONS[operation](*arguments)
+
+
+def write_all(handle, data):
+    view = memoryview(data)
+    while view:
+        view = view[disk("write", handle, view):]
+
+
+def drop(path):
+    """Remove a file or link that may not be there."""
+    if os.path.lexists(path):
+        disk("unlink", path)
+
+
+def drop_tree(folder):
+    if os.path.islink(folder) or not os.path.isdir(folder):
+        drop(folder)
+        return
+    for entry in sorted(os.listdir(folder)):
+        drop_tree(os.path.join(folder, entry))
+    disk("rmdir", folder)
+
+
+def sweep_folder(folder):
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(TEMP):
+            drop_tree(os.path.join(folder, name))
+
+
+def new_file(path, data, like=None):
+    """Make a file; `like` is the stat of one whose mode and owner it gets."""
+    drop(path)
+    handle = disk("open", path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        if like:
+            disk("chmod", handle, stat.S_IMODE(like.st_mode))
+            if (like.st_uid, like.st_gid) != (os.getuid(), os.getgid()):
+                disk("chown", handle, like.st_uid, like.st_gid)
+        write_all(handle, data)
+    finally:
+        os.close(handle)
+
+
+def replace_file(path, data, like=None):
+    """Put `data` at `path` so that a crash leaves the old content or the new, whole."""
+    new_file(path + TEMP, data, like)
+    disk("flush", path + TEMP)
+    disk("rename", path + TEMP, path)
+    disk("flush", os.path.dirname(path))
+
+
+def make_folder(path):
+    if not os.path.isdir(path):
+        make_folder(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):
+            disk("mkdir", path)
+        disk("flush", os.path.dirname(path))
+
+
+# ---------------------------------------------------------------- running commands
+
+class Group:
+    """A command in a session of its own, and its guard: ends it at its deadline or when the agent dies."""
+
+    def __init__(self, argv, folder, environment, limit):
+        import subprocess  # noqa: F401 - here, not in each forked child: it takes its time
+        self.life, theirs = os.pipe()[::-1]         # we hold the writing end: when we die, it closes
+        self.out, out = os.pipe()
+        self.err, err = os.pipe()
+        self.status, status = os.pipe()
+        self.guard = os.fork()
+        if not self.guard:
+            try:
+                let_go({out, err, theirs, status})
+                guard(argv, folder, environment, limit, out, err, theirs, status)
+            finally:
+                os._exit(0)
+        for handle in (theirs, out, err, status):
+            os.close(handle)
+
+    def close(self):
+        """End the command if it still runs, and wait for the guard to have seen to it."""
+        for handle in (self.life, self.out, self.err, self.status):
+            os.close(handle)
+        os.waitpid(self.guard, 0)
+
+
+def guard(argv, folder, environment, limit, out, err, life, status):
+    os.setsid()
+    wake, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(waker)
+    import subprocess
+    ended, started = "", time.monotonic()
+    try:
+        child = subprocess.Popen(argv, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out,
+                                 stderr=err, start_new_session=True)
+    except OSError as problem:
+        os.write(status, to_json({"ended": "not-started", "message": str(problem)}))
+        return
+    os.close(out)
+    os.close(err)
+    pid = 0
+    while not pid and not ended:
+        left = started + limit - time.monotonic()
+        ready = select.select([life, wake], [], [], max(0, left))[0]
+        ended = "abandoned" if life in ready else "" if ready else "deadline"
+        pid, code, usage = os.wait4(child.pid, os.WNOHANG)
+    if not pid:
+        kill_group(child.pid, signal.SIGTERM)
+        patience = time.monotonic() + 2
+        while not pid and time.monotonic() < patience:
+            time.sleep(0.02)
+            pid, code, usage = os.wait4(child.pid, os.WNOHANG)
+    kill_group(child.pid, signal.SIGKILL)      # also whatever it left running
+    if not pid:
+        pid, code, usage = os.wait4(child.pid, 0)
+    code = os.WEXITSTATUS(code) if os.WIFEXITED(code) else -os.WTERMSIG(code)
+    with contextlib.suppress(OSError):
+        os.write(status, to_json({"ended": ended or "exit", "status": code,
+                                  "seconds": time.monotonic() - started,
+                                  "peak_rss": usage.ru_maxrss * 1024}))
+
+
+def let_go(keep):
+    """In a forked child: drop the line and the lock. sshd waits until nobody holds its pipes."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(null, number)
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number > 2 and number not in keep:
+            with contextlib.suppress(OSError):
+                os.close(number)
+
+
+def kill_group(pid, number):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+class Lines:
+    """One output stream of a command: its lines as they come, and its end for the report."""
+
+    LINE, TAIL, SHOWN = 8192, 65536, 8 << 20
+
+    def __init__(self, emit):
+        self.emit, self.rest, self.tail, self.shown, self.up = emit, b"", b"", 0, False
+
+    def feed(self, data):
+        self.tail += data
+        if UP in self.tail and not self.up:
+            self.tail, self.up = self.tail.replace(UP, b"", 1), True
+        self.tail = self.tail[-self.TAIL:]
+        if not self.emit or self.shown > self.SHOWN:
+            return
+        self.shown += len(data)
+        lines = (self.rest + data).split(b"\n")
+        self.rest = lines.pop()
+        if len(self.rest) > self.LINE:
+            lines, self.rest = lines + [self.rest], b""
+        if self.shown > self.SHOWN:
+            lines, self.rest = lines + [b"[the rest of the output is not shown]"], b""
+        if lines:
+            self.emit([line[:self.LINE].decode("utf-8", "replace") for line in lines])
+
+    def end(self):
+        if self.rest and self.emit:
+            self.emit([self.rest.decode("utf-8", "replace")])
+
+
+# ---------------------------------------------------------------- one app, to change
+
+class App(Folder):
+    """The same, to change: what is current, and the lock."""
+
+    def prepare(self):
+        for part in ("blobs", "releases"):
+            make_folder(self.path(part))
+
+    # -- the lock: flock, so that it cannot outlive its holder; the record in it is for people
+
+    def lock(self, holder, break_lock=False):
+        if self.lock_handle is not None:
+            return
+        self.prepare()
+        handle = disk("open", self.path("lock"), os.O_RDWR | os.O_CREAT)
+        if not self.flock(handle, 0.5):
+            if break_lock:
+                for pid in self.lock_holders(handle):
+                    os.kill(pid, signal.SIGKILL)     # safe at any point: see the top of this file
+            if not break_lock or not self.flock(handle, 5):
+                os.close(handle)
+                record = self.locked() or {}
+                raise Refused("locked", "%s is locked by %s since %d s" % (
+                    text(self.folder), record.get("holder") or "somebody", record.get("age", 0)),
+                    "wait for it to end, or end it with rollout.break_lock=true", holder=record.get("holder", ""))
+        disk("truncate", handle, 0)
+        write_all(handle, to_json({"holder": holder, "pid": os.getpid(), "since": time.time(),
+                                   "monotonic": time.monotonic()}))
+        self.lock_handle = handle
+        with self.state():
+            self.sweep()
+
+    @staticmethod
+    def flock(handle, patience):
+        """Take an exclusive flock. Somebody who only looks holds a shared one for a moment: be patient."""
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    return False
+                time.sleep(0.02)
+
+    @staticmethod
+    def lock_holders(handle):
+        """Process ids that hold a flock on a file, as the kernel knows them."""
+        inode = ":%d" % os.fstat(handle).st_ino
+        with open("/proc/locks") as stream:
+            rows = [line.split() for line in stream]
+        return [int(row[4]) for row in rows
+                if row[1] == "FLOCK" and row[5].endswith(inode) and int(row[4]) not in (0, os.getpid())]
+
+    @contextlib.contextmanager
+    def state(self):
+        """Alone with `pending` and `current`: held for moments, by sessions and watchers alike."""
+        handle = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if not self.flock(handle, 20):
+                raise Refused("locked", "%s: another switch is under way" % text(self.folder), "try again")
+            yield
+        finally:
+            os.close(handle)
+
+    # -- which release
+
+    def point(self, name, release):
+        path = self.path(name)
+        if self.pointer(name) == release and (release or not os.path.lexists(path)):
+            return
+        if release:
+            drop(path + TEMP)
+            disk("symlink", fs("releases/" + release), path + TEMP)
+            disk("rename", path + TEMP, path)
+        else:
+            drop(path)
+        disk("flush", self.folder)
+
     def journal(self, what, **more):
         """One line for people. Not flushed, and allowed to fail: nothing depends on it."""
         path = self.path("journal")
@@ -623,9 +853,6 @@ class App:
                 os.close(handle)
 
     # -- the switch and its undoing
-
-    def pending(self):
-        return read_json(self.path("pending"))
 
     def save_pending(self, pending):
         replace_file(self.path("pending"), to_json(pending))
@@ -754,15 +981,16 @@ class App:
             except (OSError, Refused):
                 time.sleep(1)      # no space, say: the next try, or the next agent, will do it
 
-    def prune(self):
-        """Keep what is in use and the newest releases; collect the rest, and the blobs that nobody links."""
+    def prune(self, count):
+        """Keep what is in use and the newest, `count` in all; collect the rest, and blobs that nobody links."""
         pending = self.pending()
         releases = self.releases()
         keep = {self.pointer("current"), self.pointer("previous")}
         keep |= {pending.get("release"), pending.get("former")}
-        keep |= {name for name in releases if in_use(self.path("releases", name))}
+        if len(releases) > count:
+            keep |= {name for name in releases if in_use(self.path("releases", name))}
         for name in reversed(releases):
-            if len([one for one in releases if one in keep]) < KEEP_RELEASES:
+            if len([one for one in releases if one in keep]) < count:
                 keep.add(name)
         gone = [name for name in releases if name not in keep]
         for name in gone:
@@ -801,14 +1029,6 @@ def in_use(folder):
                     if here.startswith(folder + b"/") or folder + b"/" in stream.read():
                         return True
     return False
-
-
-def boot_id():
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as stream:
-            return stream.read().strip()
-    except OSError:
-        return ""
 
 
 def clock():
@@ -888,9 +1108,9 @@ def signature_problem(message, armored, allowed):
         if len(words) > 2 and words[1] == "ssh-ed25519" and words[0][0] != "#":
             keys.append(words[2])
     try:
-        blob = base64.b64decode("".join(armored.split("-----")[2].split()))
+        blob = binascii.a2b_base64("".join(armored.split("-----")[2].split()))
         key, namespace, _, digest, signature = ssh_strings(blob[10:])
-        if base64.b64encode(key).decode("ascii") not in keys:
+        if binascii.b2a_base64(key, newline=False).decode("ascii") not in keys:
             return "the key that signed it is not among the board's"
         signed = b"SSHSIG" + b"".join(struct.pack(">I", len(part)) + part for part in (
             space, b"", b"sha512", hashlib.sha512(message).digest()))
@@ -927,7 +1147,7 @@ class Transfer:
     def receive(self, sha, size, offset, packing):
         """`packing`: "" = as it is, "z" = deflated, "i" = an index, else the blob to which the difference comes."""
         if packing == "i":
-            new_file(self.app.path("blobs", digest_name(sha) + ".idx"), b"".join(self.pieces()))
+            new_file(self.app.path("blobs", digest_name(sha) + ".idx"), b"".join(map(bytes, self.pieces())))
             return
         self.arrived.pop(sha, None)
         part = self.part(sha)
@@ -992,14 +1212,19 @@ def rebuild(old, step):
     copied = b"" if kind == b"d" else old.read(size)
     if kind == b"c":
         return copied
+    lengths = struct.unpack_from(">%dI" % width, step, 14)
+    if kind == b"d" and lengths == (size,):
+        return step[start:]
     new = bytearray(size)
-    for plane, length in enumerate(struct.unpack_from(">%dI" % width, step, 14)):
+    for plane, length in enumerate(lengths):
         data, whole = step[start:start + length], len(range(plane, size, width))
         new[plane::width] = data if length == whole else zlib.decompressobj().decompress(data, whole + 1)
         start += length
+    if kind == b"d":
+        return new
     # As numbers: the fastest XOR that the standard library has.
     number = int.from_bytes(new, "little") ^ int.from_bytes(copied, "little")
-    return number.to_bytes(size, "little") if copied else new
+    return number.to_bytes(size, "little")
 
 
 class Staging:
@@ -1098,43 +1323,10 @@ class Staging:
 
 # ---------------------------------------------------------------- the requests
 
-class Session:
-    """One connection: answers requests, one at a time."""
+class Worker(Session):
+    """The same, with all requests."""
 
-    def __init__(self, channel):
-        self.channel, self.app, self.pythons, self.arrived = channel, None, {}, {}
-        self.holder, self.idle = "", 600.0
-
-    def close(self):
-        self.arrived = {}        # whoever has the lock next may touch them
-        if self.app:
-            self.app.unlock()
-
-    def handle(self, request):
-        """Answer one request. Whatever goes wrong has a cause."""
-        verb = getattr(self, "do_" + str(request.get("verb")).replace("-", "_"), None)
-        try:
-            if not verb:
-                raise Refused("agent-failed", "no such request: %r" % request.get("verb"))
-            if "root" in request:
-                if self.app is None or (request["root"], request["app"]) != self.asked:
-                    self.close()
-                    self.app = App(request["root"], request["app"])
-                    self.asked = request["root"], request["app"]
-            self.holder = request.get("holder") or self.holder
-            if "limits" in request:
-                self.channel.silence, self.idle = request["limits"]["silence"], request["limits"]["board"]
-                signal.alarm(int(request["limits"]["board"]) + 60)
-            return verb(request)
-        except Refused as refusal:
-            return {"error": refusal.answer}
-        except OSError as problem:
-            return {"error": self.explain(problem)}
-        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError,
-                struct.error, zlib.error) as problem:
-            place = traceback.extract_tb(sys.exc_info()[2])[-1]
-            return {"error": {"cause": "agent-failed", "message": "%s: %s (agent.py:%s in %s)" % (
-                type(problem).__name__, problem, place[1], place[2])}}
+    opens = App
 
     def explain(self, problem):
         """A named cause for what the operating system said."""
@@ -1161,34 +1353,6 @@ class Session:
         return self.app
 
     # -- reading
-
-    def do_inspect(self, q):
-        app = self.app
-        answer = {"facts": facts(app.root), "warnings": []}
-        if os.path.lexists(app.path("pending")):
-            with app.state():
-                app.resolve()
-        pending = app.pending()
-        answer.update(
-            current=app.pointer("current"), previous=app.pointer("previous"), releases=app.releases(),
-            lock=app.locked() if app.lock_handle is None else None, foreign=app.foreign(), missing={},
-            last_run=app.last_run(), journal_tail=journal_tail(app.path("journal")), folder=text(app.folder),
-            pending={key: pending[key] for key in ("release", "former", "within")} if pending else None)
-        if time.time() < 1500000000:
-            today = time.strftime("%Y-%m-%d", time.gmtime())
-            answer["warnings"].append("the board's clock is wrong: it says " + today)
-        wish = q.get("wish")
-        if wish:
-            answer["environment"] = app.bashrc.compare(wish["environment"])
-            answer["bases"], roles = {}, None
-            for sha, size, role in wish["blobs"]:
-                if not any(size_of(app.path("blobs", digest_name(sha) + end)) == size for end in ("", ".x")):
-                    answer["missing"][sha] = min(size, max(0, size_of(app.path("blobs", sha + ".part"))))
-                    if role:
-                        roles = app.roles(answer["current"]) if roles is None else roles
-                        if role in roles and app.blob(roles[role][0]):
-                            answer["bases"][sha] = roles[role]
-        return answer
 
     def do_index(self, q):
         """Hex of the indexes of blobs, where there are any."""
@@ -1350,7 +1514,7 @@ class Session:
                 replace_file(app.path("releases", current, ".last_run"), to_json(q["record"]))
         with contextlib.suppress(Refused):       # somebody else at work: the next confirm collects
             with self.channel.beating():
-                pruned = self.locked_app().prune()
+                pruned = self.locked_app().prune(q.get("keep") or KEEP_RELEASES)
         return {"pruned": pruned}
 
     def do_revert(self, q):
@@ -1424,14 +1588,16 @@ class Session:
         folder = fill(q["cwd"]) if q["cwd"] else app.folder if os.path.isdir(app.folder) else b"/"
         env_file = fill(q["env_file"]) if q["env_file"] else b""
         argv, interpreter = [fill(word) for word in q["argv"]], ""
-        if q["argv"][0] == "{python}":
-            key = env_file, tuple(q["interpreters"]), tuple(q["need"])
-            if key not in self.pythons:
-                self.pythons[key] = self.find_python(*key)
-            interpreter = self.pythons[key]
-            argv[0] = fs(interpreter)
-        report = self.execute(argv, folder, env_file, q["limit"],
-                              lambda lines: self.channel.send(b"V", to_json({"lines": lines})))
+
+        def emit(lines):
+            self.channel.send(b"V", to_json({"lines": lines}))
+
+        if q["argv"][0] != "{python}":
+            return dict(self.execute(argv, folder, env_file, q["limit"], emit), interpreter="")
+        key = env_file, tuple(q["interpreters"]), tuple(q["need"])
+        interpreter, report = self.run_python(argv[1:], folder, env_file, q["limit"], emit,
+                                              self.pythons.get(key) or key[1] or ("python3",), key[2])
+        self.pythons[key] = (interpreter,)
         return dict(report, interpreter=interpreter)
 
     def execute(self, argv, folder, env_file, limit, emit=None):
@@ -1439,11 +1605,12 @@ class Session:
         if env_file:
             if not os.path.isfile(env_file):
                 raise Refused("missing", "there is no environment file %s" % text(env_file))
-            bash = shutil.which("bash")
+            folders = os.environ.get("PATH", os.defpath).split(":")
+            bash = any(os.access(os.path.join(one, "bash"), os.X_OK) for one in folders)
             # What the file prints is not the command's output; what it does to "$@" is not our argv.
             script = ('f=$1; shift; a=("$@"); . "$f" >&2; exec "${a[@]}"' if bash else
                       'f=$1; shift; . "$f" >&2; exec "$@"')
-            argv = [bash or "sh", "-c", script, "ascend-deploy", env_file] + argv
+            argv = ["bash" if bash else "sh", "-c", script, "ascend-deploy", env_file] + argv
         if not os.path.isdir(folder):
             raise Refused("missing", "there is no folder %s" % text(folder))
         environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1")
@@ -1477,29 +1644,29 @@ class Session:
         if report["ended"] == "not-started":
             raise Refused("missing", "the command cannot be started: " + report["message"])
         return dict(report, stdout_tail=out.tail.decode("utf-8", "replace"),
-                    stderr_tail=err.tail.decode("utf-8", "replace"))
+                    stderr_tail=err.tail.decode("utf-8", "replace"), up=err.up)
 
-    def find_python(self, env_file, candidates, need):
-        """The first interpreter that can import what the program needs."""
-        code = ("import sys,json\nbad=[]\nfor n in sys.argv[1:]:\n  try: __import__(n)\n"
-                "  except Exception: bad.append([n,str(sys.exc_info()[1])])\n"
-                "sys.stdout.write('\\n@@'+json.dumps([list(sys.version_info[:2]),bad]))")
+    def run_python(self, argv, folder, env_file, limit, emit, candidates, need):
+        """Run a script with the first interpreter that can import what it needs; that one and the report."""
         best = None
-        for name in candidates or ("python3",):
+        for name in candidates:
             path = os.path.expanduser(name)
-            argv = [fs(path), b"-c", fs(code)] + [fs(module) for module in need]
+            start = [fs(path), b"-c", fs(LAUNCH), fs(str(len(need)))] + [fs(module) for module in need]
             try:
-                report = self.execute(argv, b"/", env_file, 60)
-                version, bad = json.loads(report["stdout_tail"].rpartition("@@")[2])
-            except ValueError:
-                continue               # does not run at all
+                report = self.execute(start + argv, folder, env_file, limit, emit)
             except Refused:
-                if env_file and not os.path.isfile(env_file):
+                if not os.path.isdir(folder) or (env_file and not os.path.isfile(env_file)):
                     raise
                 continue
-            if tuple(version) >= (3, 6) and not bad:
-                return path
-            rank = (version[0] >= 3, tuple(version) >= (3, 6), -len(bad))
+            if not report["up"]:
+                continue               # there is none of that name, or it does not even start
+            if report["status"] != UNFIT:
+                return path, report
+            try:
+                version, bad = json.loads(report["stderr_tail"].rpartition("@@")[2])
+            except ValueError:
+                return path, report    # the program's own status
+            rank = (version[0] >= 3, version >= [3, 6], -len(bad))
             if best is None or rank > best[0]:
                 best = rank, path, version, bad
         if best is None:
@@ -1514,44 +1681,9 @@ class Session:
             path, module, why), "install it for that interpreter, or set board.interpreters")
 
 
-def open_plain(path):
-    """Read a file that is no link, and no pipe that would keep us waiting."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    return os.fdopen(handle, "rb")
-
-
 def work_folder(app, name):
     name = safe_path(name)
     return app.path("work", name[5:] if name.startswith(b"work/") else name)
-
-
-def size_of(path):
-    try:
-        return os.lstat(path).st_size
-    except OSError:
-        return -1
-
-
-def journal_tail(path):
-    try:
-        with open(path, "rb") as stream:
-            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 8192))
-            return [line.decode("utf-8", "replace") for line in stream.read().splitlines()[-20:]]
-    except OSError:
-        return []
-
-
-def user_name(number):
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return "uid %d" % number
-
-
-def nearest(path):
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path
 
 
 def free_for(root, size, files):
@@ -1564,57 +1696,3 @@ def free_for(root, size, files):
     if space.f_files and space.f_favail < files * 2 + 64:
         raise Refused("disk-full", "%s has only %d inodes free" % (text(root), space.f_favail),
                       "remove files on the board")
-
-
-def facts(root):
-    """What the controller wants to know of a board. Reads only."""
-    system, space = os.uname(), os.statvfs(nearest(root))
-    groups = []
-    for number in os.getgroups():
-        try:
-            groups.append(grp.getgrgid(number).gr_name)
-        except KeyError:
-            groups.append(str(number))
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        memory = 0
-    return {
-        "python": sys.executable, "version": "%d.%d.%d" % sys.version_info[:3],
-        "user": user_name(os.getuid()), "home": os.path.expanduser("~"), "arch": system.machine,
-        "system": system.sysname,
-        "kernel": system.release, "hostname": system.nodename, "clock": time.time(), "boot_id": boot_id(),
-        "disk_free": space.f_bavail * space.f_frsize, "disk_total": space.f_blocks * space.f_frsize,
-        "cores": os.cpu_count() or 1, "memory_total": memory, "groups": groups,
-    }
-
-
-def main():
-    # The end of the line is noticed by reading it, never by a signal in the middle of a switch.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.alarm(120)        # until a request says how long a session may last
-    os.umask(0o022)
-    # stdin and stdout are the line: nothing else may read or write them by mistake.
-    reading, writing = os.dup(0), os.dup(1)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(2, 1)
-    channel = Channel(reading, writing)
-    session = Session(channel)
-    try:
-        os.write(writing, SYNC)
-        channel.send(b"H", to_json({"protocol": PROTOCOL}))
-        while True:
-            kind, payload = channel.frame(session.idle)
-            if kind == b"Q":                         # blobs of a refused install are read and dropped
-                request = json.loads(payload.decode("utf-8"))
-                answer = session.handle(request)
-                channel.send(b"A", to_json(dict(answer, id=request.get("id"))))
-    except (LineGone, ValueError):
-        pass
-    finally:
-        session.close()
-
-
-if __name__ == "__main__":
-    main()

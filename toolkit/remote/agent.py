@@ -25,19 +25,21 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from toolkit.artefacts.manifest import Release, check_path
 from toolkit.errors import BoardRefused, CommandFailed, InputError, LineLost, RemoteError
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.boot import boot_command, boot_payload
-from toolkit.remote.delta import SMALLEST, Delta, Index, delta_of, unpack_index
 from toolkit.remote.frames import CHUNK, Frames, Json, typed
 from toolkit.remote.incoming import Incoming
 from toolkit.remote.line import Line, open_line
-from toolkit.remote.outgoing import SMALL, parts_of
+from toolkit.remote.outgoing import SMALL, SMALLEST, Pace, parts_of
 from toolkit.remote.text import plain
 from toolkit.ui.events import Emit, Event, ignore
+
+if TYPE_CHECKING:
+    from toolkit.remote.delta import Delta, Index
 
 _PASSES = 3
 """How often missing or damaged blobs are sent before we give up on a board."""
@@ -264,6 +266,7 @@ class BoardAgent:
         open_blob: Callable[[str], BinaryIO],
         environment: str,
         old_blob: Callable[[str, int], Path | None] = lambda sha256, size: None,
+        deltas: str = "auto",
     ) -> InstallReport:
         """Put a release on the board, beside the one in use, and keep ``environment`` with it for the switch.
 
@@ -273,15 +276,17 @@ class BoardAgent:
 
         ``open_blob``: SHA-256 → a new binary stream at its start. ``old_blob``: SHA-256 and size → the file
         with that content, if it is here, for sending what differs from what the board has. Where it is not,
-        the board is asked for its index of that content, and ranges that it holds are not sent.
+        the board is asked for its index of that content, and ranges that it holds are not sent. ``deltas``:
+        ``always``, ``never``, or ``auto``: where the line turns out to be slower than working them out.
         """
         sizes = {file.sha256: file.size for file in release.files}
         missing = self._session.missing if self._session.wished == release.id else {}
         self._must_fit(sum(sizes[sha] - min(have, sizes[sha]) for sha, have in missing.items()))
-        deltas = self._deltas(missing, sizes, open_blob, old_blob)
+        found = self._deltas(missing, sizes, open_blob, old_blob) if deltas != "never" else {}
+        pace = Pace(deltas == "auto")
         total = blobs = differing = 0
         for number in range(1, _PASSES + 1):
-            sent, differed = self._send_release(release, environment, missing, sizes, open_blob, deltas)
+            sent, differed = self._send_release(release, environment, missing, sizes, open_blob, found, pace)
             total += sent
             blobs += len(missing)
             differing += differed
@@ -302,7 +307,7 @@ class BoardAgent:
                 if not sizes.keys() >= lack.keys() or any(have < 0 for have in lack.values()):
                     raise ValueError("missing blobs that are not in the release")
             # What the board rebuilt from its old content was wrong, so that is not what it should be.
-            missing, deltas = lack, {}
+            missing, found = lack, {}
         raise BoardRefused(
             f"{self.address.name}: {len(missing)} files were damaged on the board each time they were sent",
             cause="agent-failed",
@@ -319,6 +324,10 @@ class BoardAgent:
     ) -> dict[str, tuple[str, Delta]]:
         """SHA-256 of a missing content → that of an older one on the board, and the difference."""
         bases = {sha: self._session.bases[sha] for sha in missing if sha in self._session.bases}
+        if not bases:
+            return {}
+        from toolkit.remote.delta import delta_of, unpack_index
+
         old: dict[str, Path | Index | None] = {}
         for base, size in bases.values():
             path = old_blob(base, size)
@@ -356,12 +365,13 @@ class BoardAgent:
         sizes: Mapping[str, int],
         open_blob: Callable[[str], BinaryIO],
         deltas: Mapping[str, tuple[str, Delta]],
+        pace: Pace,
     ) -> tuple[int, int]:
         """One pass: the request, then the blobs of ``missing`` (SHA-256 → bytes there).
 
         :returns: bytes sent, and how many blobs were sent as differences.
         """
-        parts = parts_of(missing, sizes, open_blob, deltas)
+        parts = parts_of(missing, sizes, open_blob, deltas, pace)
         before = self.line.sent
         self._request(
             "install",
@@ -373,7 +383,8 @@ class BoardAgent:
         total, done = sum(part.size - part.start for part in parts), 0
         for part in parts:
             for payload, step in part.payloads():
-                self._frames.frame(b"B", payload)
+                with pace.sending(len(payload)):
+                    self._frames.frame(b"B", payload)
                 done += step
                 self._progress(done, total, step)
             self._frames.frame(b"E")
@@ -407,15 +418,16 @@ class BoardAgent:
         with typed(self._frames):
             return _release_id(answer["former"])
 
-    def confirm(self, record: Mapping[str, Any]) -> None:
+    def confirm(self, record: Mapping[str, Any], keep_releases: int = 3) -> None:
         """Keep the switch, store ``record`` (JSON) for the next :meth:`inspect`, collect what is not needed.
 
-        In a new session, ``record["release"]`` says which release is meant.
+        ``keep_releases``: how many stay on the board; those that are in use, the previous one among them, do
+        in any case. In a new session, ``record["release"]`` says which release is meant.
 
         :raises BoardRefused: cause ``reverted``: too late, the board has put its former release back.
         """
         release = self._session.switched or str(record.get("release", ""))
-        self._ask("confirm", release=release, record=dict(record))
+        self._ask("confirm", release=release, record=dict(record), keep=keep_releases)
 
     def revert(self, to: str = "") -> str:
         """Back to the release ``to``, or to the previous one; "none": back to no release at all, as before

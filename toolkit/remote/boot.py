@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import functools
-import hashlib
-import io
 import json
 import shlex
 import struct
-import threading
-import tokenize
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +14,14 @@ from pathlib import Path
 SYNC = b"\x01ascend-deploy\x02"
 """Comes before the far side's first frame; what comes before it is a login shell's chatter."""
 
-PAYLOAD_LIMIT = 16 * 1024
+PAYLOAD_LIMIT = 17 * 1024
 """Bytes that the packed agent may have: it travels at every connection, before the first answer."""
+
+HEADER = struct.Struct(">4sIII")
+"""Magic, length, CRC-32, length of the first half: what comes before both halves of the agent's source."""
+
+SECOND_HALF = "# ================"
+"""How the line of the agent's source begins from which on it is compiled only when a request needs it."""
 
 LAST_RESORT = ("python3", "python", "python2")
 """Tried after the configured interpreters, if only to be able to say what is there."""
@@ -35,7 +36,7 @@ def boot_command(interpreters: Sequence[str]) -> str:
     too old. Without any, the shell itself says so, as a frame. No data is in it but the interpreters' names.
     """
     packed = base64.b64encode(zlib.compress((_ONBOARD / "bootstrap.py").read_bytes(), 9)).decode()
-    code = f'c="{packed}";import zlib,base64;exec(zlib.decompress(base64.b64decode(c)))'
+    code = f'c="{packed}";import zlib,binascii;exec(zlib.decompress(binascii.a2b_base64(c)))'
     refusal = json.dumps({"cause": "no-python", "message": "there is no Python on the board"}).encode()
     frame = SYNC + b"F" + struct.pack(">I", len(refusal)) + refusal
     script = (
@@ -52,41 +53,46 @@ def _octal(data: bytes) -> str:
     return "".join(chr(byte) if chr(byte).isalpha() and byte < 128 else f"\\{byte:03o}" for byte in data)
 
 
-_packing = threading.Lock()
-
-
-def boot_payload() -> bytes:
-    """Magic, length, SHA-256 and the packed source of the agent: what the bootstrap reads from stdin."""
-    # One thread at a time: Python 3.11's ast.parse is not safe for several (CPython gh-106905), and a cache alone
-    # lets all the lines that open at the beginning of a rollout compute it at once.
-    with _packing:
-        return _payload()
-
-
 @functools.cache
-def _payload() -> bytes:
+def boot_payload() -> bytes:
+    """The packed source of the agent with its header: what the bootstrap reads from stdin."""
     return pack((_ONBOARD / "agent.py").read_text(encoding="utf-8"))
 
 
 def pack(source: str) -> bytes:
-    """Pack the source of an agent for its bootstrap."""
-    packed = zlib.compress(without_comments(source).encode(), 9)
-    return struct.pack(">4sI32s", b"ADA1", len(packed), hashlib.sha256(packed).digest()) + packed
+    """Pack the source of an agent for its bootstrap: :data:`HEADER`, first half, second half.
+
+    The second half is deflated with the first one as its dictionary.
+    """
+    lines = without_comments(source).splitlines(keepends=True)
+    cut = next((number for number, line in enumerate(source.splitlines()) if line.startswith(SECOND_HALF)), len(lines))
+    text, rest = ("".join(part).encode() for part in (lines[:cut], lines[cut:]))
+    first = zlib.compress(text, 9)
+    packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, 9, zdict=text)
+    body = first + packer.compress(rest) + packer.flush()
+    return HEADER.pack(b"ADA2", len(body), zlib.crc32(body), len(first)) + body
 
 
 def without_comments(source: str) -> str:
-    """``source`` with comments and docstrings blanked out; every line keeps its number."""
-    lines = [line.rstrip("\n") for line in io.StringIO(source)]
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            number, column = token.start
-            lines[number - 1] = lines[number - 1][:column].rstrip()
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            continue
-        first = node.body[0]
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and first.end_lineno:
-            for number in range(first.lineno, first.end_lineno + 1):
-                lines[number - 1] = ""
-            lines[first.lineno - 1] = " " * first.col_offset + ("pass" if len(node.body) == 1 else "")
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    """``source`` with comments and docstrings blanked out; every line keeps its number.
+
+    By the looks of them, since parsing takes longer than a whole connection: a comment begins a line or follows two
+    spaces, a docstring fills its lines.
+    """
+    lines = []
+    within = False
+    for line in source.splitlines():
+        text = line.strip()
+        if within:
+            within, line = not text.endswith(_QUOTES), ""
+        elif text.startswith(_QUOTES):
+            within, line = not (text.endswith(_QUOTES) and len(text) > 3), line[: line.index(_QUOTES)] + "0"
+        elif text.startswith("#"):
+            line = ""
+        elif "  # " in line:
+            line = line[: line.index("  # ")]
+        lines.append(line.rstrip())
+    return "\n".join(lines) + "\n"
+
+
+_QUOTES = '"""'

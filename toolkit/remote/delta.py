@@ -22,16 +22,14 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from pyfastcdc import FastCDC
 
 from toolkit.errors import InputError
-
-SMALLEST = 64 << 10
-"""Files below this size (bytes) are sent whole, and without an index."""
+from toolkit.remote.once import Once
 
 BLOCK = 1 << 18
 """Bytes of the new file that one step stands for, at most."""
@@ -54,8 +52,6 @@ Opener = Callable[[], BinaryIO]
 Bytes = npt.NDArray[np.uint8]
 Index = tuple[tuple[int, bytes], ...]
 """Length and digest (8 bytes of its SHA-256) of each chunk, in order."""
-
-_T = TypeVar("_T")
 
 
 # ------------------------------------------------------------------------------------------ chunks
@@ -91,42 +87,8 @@ def unpack_index(data: bytes, size: int) -> Index | None:
     return index if sum(length for length, _ in index) == size and all(entry[0] for entry in index) else None
 
 
-# ------------------------------------------------------------------------------------------ once for all
-
-
-class _Once:
-    """Results that many boards' threads share: made once each, the most recent ones kept."""
-
-    def __init__(self, keep: int) -> None:
-        self._keep = keep
-        self._lock = threading.Lock()
-        self._found: dict[object, Callable[[], object]] = {}
-
-    def get(self, key: object, make: Callable[[], _T]) -> _T:
-        with self._lock:
-            entry = self._found.pop(key, None) or _locked(make)
-            self._found[key] = entry
-            while len(self._found) > self._keep:
-                del self._found[next(iter(self._found))]
-        return entry()  # type: ignore[return-value]
-
-
-def _locked(make: Callable[[], _T]) -> Callable[[], _T]:
-    """``make``, at most one thread at a time; it is called again only if it failed."""
-    lock = threading.Lock()
-    made: list[_T] = []
-
-    def once() -> _T:
-        with lock:
-            if not made:
-                made.append(make())
-            return made[0]
-
-    return once
-
-
-_indexes = _Once(64)
-_deltas = _Once(4)
+_indexes = Once(64)
+_deltas = Once(4)
 
 
 def index_of(sha256: str, opened: Opener) -> Index:
@@ -184,7 +146,8 @@ class Delta:
         self._new, self._old, self._files = new, old, files
         self._lock = threading.Lock()
         self._spool = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-        self._ends = [0]
+        self._places: dict[int, tuple[int, int]] = {}
+        self._end = 0
         # In small files the text between the weights counts, and time does not.
         self._thorough = sum(step.size for step in steps) <= 4 * BLOCK
 
@@ -201,23 +164,32 @@ class Delta:
             return sum(len(payload) + 5 for payload, _ in self.payloads(start))
         return sum(step.estimate for step in self.steps if step.start >= start)
 
-    def payloads(self, start: int) -> Iterator[tuple[bytes, int]]:
+    def payloads(
+        self, start: int, whole: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[bytes, int]]:
         """What the agent needs from ``start`` (the beginning of a step) on, and how much comes of it: step by
-        step."""
+        step. Where ``whole()`` is true, a step that is not a mere copy is sent as it is."""
         for number, step in enumerate(self.steps):
             if step.start >= start:
-                yield self._payload(number), step.size
+                plain = step.width and whole()
+                yield as_it_is(step, self._new) if plain else self._payload(number), step.size
 
     def _payload(self, number: int) -> bytes:
         with self._lock:
-            while number + 1 >= len(self._ends):
-                data = encode(self.steps[len(self._ends) - 1], self._new, self._old, self._thorough)
+            if number not in self._places:
+                data = encode(self.steps[number], self._new, self._old, self._thorough)
                 written = 0
                 while written < len(data):
-                    written += os.pwrite(self._spool.fileno(), data[written:], self._ends[-1] + written)
-                self._ends.append(self._ends[-1] + len(data))
-            begin, end = self._ends[number : number + 2]
-        return os.pread(self._spool.fileno(), end - begin, begin)
+                    written += os.pwrite(self._spool.fileno(), data[written:], self._end + written)
+                self._places[number], self._end = (self._end, len(data)), self._end + len(data)
+            begin, length = self._places[number]
+        return os.pread(self._spool.fileno(), length, begin)
+
+
+def as_it_is(step: Step, new: BinaryIO) -> bytes:
+    """A step as the bytes that it stands for."""
+    head = _STEP.pack(b"d", 1, 0, step.size) + struct.pack(">I", step.size)
+    return head + _bytes(new, step.start, step.size).tobytes()
 
 
 def encode(step: Step, new: BinaryIO, old: BinaryIO | None, thorough: bool = False) -> bytes:

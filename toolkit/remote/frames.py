@@ -16,6 +16,8 @@ from toolkit.remote.text import plain
 PROTOCOL = 1
 MAX_FRAME = 8 << 20
 CHUNK = 1 << 18
+_LARGE = 1 << 16
+"""Payloads from this size (bytes) on are not copied into the queue: the queue goes, then they."""
 _CHATTER = 1 << 16
 """Bytes that a login shell may print before the agent speaks."""
 
@@ -80,9 +82,13 @@ class Frames:
             )
         self.frame(b"Q", payload)
 
-    def frame(self, kind: bytes, payload: bytes = b"") -> None:
-        """Queue one frame. Small ones travel together."""
+    def frame(self, kind: bytes, payload: bytes | memoryview = b"") -> None:
+        """Queue one frame. Small ones travel together; a large ``payload`` has left when this returns."""
         self._out += kind + struct.pack(">I", len(payload))
+        if len(payload) >= _LARGE:
+            self.flush()
+            self._send(payload)
+            return
         self._out += payload
         if len(self._out) >= CHUNK:
             self.flush()
@@ -90,8 +96,10 @@ class Frames:
     def flush(self) -> None:
         """Send what is queued. If the far side ended instead of listening, say what it said."""
         data, self._out = self._out, bytearray()
-        if not data:
-            return
+        if data:
+            self._send(data)
+
+    def _send(self, data: bytes | bytearray | memoryview) -> None:
         try:
             self._line.send(data)
         except LineLost as lost:
@@ -100,12 +108,15 @@ class Frames:
             raise
 
     def _last_words(self) -> None:
-        """Raise what an agent said before it ended; return if it said nothing."""
-        with contextlib.suppress(LineLost):
+        """Raise what an agent said before it ended, or why none came up; return if nobody said anything."""
+        try:
             while True:
                 kind, payload = self.receive()
                 if kind == b"A":
                     self._error(self.json(payload))
+        except LineLost as lost:
+            if lost.detail:
+                raise
 
     # -- in
 

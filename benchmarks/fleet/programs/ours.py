@@ -5,6 +5,7 @@ Usage: ours.py SPEC.json. Says at the end, as JSON, what it counted.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import threading
@@ -108,6 +109,8 @@ def main() -> int:
         )
         for board in spec["boards"]
     ]
+    if spec["client"] == "fabric":
+        importlib.import_module("toolkit.remote.fabric_line")  # imported with the first line: not the connection's time
     stop = threading.Event()
     workers = EngineSettings().workers
     outcomes = []
