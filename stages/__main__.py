@@ -200,8 +200,9 @@ def _take_verb(arguments: list[str]) -> tuple[str, list[str], list[str]]:
 def _with_plus(argument: str) -> str:
     """The group ``board`` has no default, and Hydra wants a + before what it adds: put it there.
 
-    A bare number is an int to Hydra and no profile's name: ``board=500`` means ``atlas500``.
+    ``release.sign`` is what people look for; ``release`` is a value, so that signing is a group of its own. A bare number is an int to Hydra and no profile's name: ``board=500`` means ``atlas500``.
     """
+    argument = re.sub(r"^\+?release\.sign(?=[.=])", "sign", argument)
     match = re.fullmatch(r"\+?board=(.*)", argument)
     if match is None:
         return argument

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stages import _registry
-from stages.__main__ import _quoted
+from stages.__main__ import _quoted, _with_plus
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,19 @@ def test_a_home_folder_is_a_text() -> None:
     """Neither bash nor Hydra expands ``~`` behind a ``=``, and Hydra refuses it."""
     (override,) = OverridesParser.create().parse_overrides([_quoted("data.root=~/cifar-10-batches-bin")])
     assert override.value() == "~/cifar-10-batches-bin"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("board=200dk", "+board=200dk"),
+        ("+board=200dk", "+board=200dk"),
+        ("board=500", "+board=atlas500"),
+        ("release.sign=ssh-key", "sign=ssh-key"),
+        ("release.sign.key=~/.ssh/id", "sign.key=~/.ssh/id"),
+        ("release=abc", "release=abc"),
+        ("board.host=a", "board.host=a"),
+    ],
+)
+def test_what_people_type_becomes_what_hydra_takes(typed: str, meant: str) -> None:
+    assert _with_plus(typed) == meant
