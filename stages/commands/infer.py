@@ -177,7 +177,7 @@ def _best(done: list[Answer[Inferred]]) -> str:
             others = ", ".join(
                 f"{_share(share)} {number}" for number, share in item.get("top", [])[1:3] if share >= 0.01
             )
-            rows.append([name, shown, str(item["class"]), _share(item["confidence"]), others])
+            rows.append([name, shown, str(item.get("class", "?")), _share(item.get("confidence", 0)), others])
     rows.sort(key=lambda row: row[0])
     text = table(["picture", "board", "class", "confidence", "next (class id)"], rows[:ROWS], right=["confidence"])
     return text + (f"\n… and {len(rows) - ROWS} more in results.jsonl" if len(rows) > ROWS else "")

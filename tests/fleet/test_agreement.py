@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,15 @@ def test_another_class_on_a_tie_is_forgiven_and_otherwise_not() -> None:
 
 def test_missing_failed_and_infinite_answers() -> None:
     assert compare(answers(a=None), REFERENCE, 0.1).missing == ("a.png",)
-    failed = compare(answers(a={"error": "not a picture"}), REFERENCE, 0.1)
-    assert failed.failed == ("a.png",)
-    assert failed.problems == ()
+    failed = compare(answers(a={"error": "scores are not finite"}), REFERENCE, 0.1)
+    assert failed.failed == failed.disagreeing == ("a.png",)
+    assert failed.problems == ("1 of 3 pictures fail on the board, such as a.png: scores are not finite",)
+    assert failed.agreed == pytest.approx(2 / 3)
+    assert compare(answers(a={"error": "no"}), REFERENCE, 0.1, min_agreement=0.6).problems == ()
+    # What could not be read here either is nobody's disagreement.
+    unread = [{"picture": "a.png", "label": 1}, *REFERENCE[1:]]
+    nowhere = compare(answers(a={"error": "not a picture"}), unread, 0.1)
+    assert (nowhere.failed, nowhere.disagreeing, nowhere.problems) == (("a.png",), (), ())
     infinite = compare(answers(a={"logits": [float("nan")] * 3}), REFERENCE, 0.1)
     assert infinite.disagreeing == ("a.png",)
     assert infinite.problems
@@ -86,15 +93,54 @@ def test_noise_within_the_tolerance_never_fails(wanted: np.ndarray, noise: np.nd
     assert compare(results, reference, tolerance).problems == ()
 
 
-def test_results_from_a_board_are_not_trusted(tmp_path: Path) -> None:
+GOOD = {"picture": "a.png", "label": 1, "class": "one", "confidence": 0.9, "top": [[1, 0.9]], "logits": [0.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[1]",
+        '{"picture": 3}',
+        "{",
+        '{"no": "picture"}',
+        '{"picture": "a.png"}',
+        *(
+            json.dumps({**GOOD, **change})
+            for change in (
+                {"picture": "\x1b[2Ja.png"},
+                {"logits": ["a"]},
+                {"logits": 5},
+                {"top": 5},
+                {"top": [[1]]},
+                {"confidence": "high"},
+                {"label": None},
+                {"ms": {"execute": float("nan")}},
+                {"ms": {"execute": -1}},
+                {"ms": {"execute": True}},
+                {"ms": [1]},
+            )
+        ),
+        '{"picture": "a.png", "logits": ' + "[" * 100_000,
+    ],
+    ids=lambda line: line[:60],
+)
+def test_results_from_a_board_are_not_trusted(line: str, tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    for text in ("[1]\n", '{"picture": 3}\n', "{", '{"no": "picture"}\n'):
-        path.write_text(text)
-        with pytest.raises(InputError, match="not a board's results"):
-            read_results(path)
+    path.write_text(json.dumps(GOOD) + "\n" + line + "\n")
+    with pytest.raises(InputError, match="not a board's results"):
+        read_results(path)
+
+
+def test_texts_from_a_board_are_made_plain(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    told = {**GOOD, "class": "\x1b]0;owned\x07\x1b[2Jone", "ms": {"execute": 1}}
+    failed = {"picture": "b.png", "error": "\x1b[31mno"}
+    path.write_text(f"{json.dumps(told)}\n{json.dumps(failed)}\n")
+    assert [item.get("class", item.get("error")) for item in read_results(path)] == ["one", "no"]
 
 
 def test_percentiles() -> None:
-    found = latency([{"ms": {"execute": value}} for value in range(1, 101)])
-    assert found == {"p50_ms": 50.5, "p99_ms": 99.01}
+    found = latency([{"ms": {"execute": float(value)}} for value in range(100, 0, -1)])
+    assert found == {"p50_ms": 50, "p99_ms": 99}
+    assert latency([{"ms": {"execute": 3.0}}, {"ms": {"execute": 1.0}}]) == {"p50_ms": 1.0, "p99_ms": 3.0}
     assert latency([]) == {}

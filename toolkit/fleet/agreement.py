@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import InputError
+from toolkit.remote.text import plain
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,43 @@ class Agreement:
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """The lines of a board's ``results.jsonl``. It comes from a board: anything that isn't as expected is an
-    InputError."""
-    entries = []
+    """The lines of a board's ``results.jsonl``, with what this program reads of them.
+
+    They come from a board: texts are made plain, and anything that isn't as expected is an InputError."""
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            if not isinstance(entry, dict) or not isinstance(entry.get("picture"), str):
-                raise ValueError("a line is not a result")
-            entries.append(entry)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a board's results: {error}") from error
-    return entries
+        return [_result(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise InputError(f"{path}: not a board's results: {plain(str(error))}") from error
+
+
+def _result(line: Any) -> dict[str, Any]:
+    """One line of the board program (``toolkit/onboard/infer.py``, ``Run.finish`` and ``Run.fail``)."""
+    if not isinstance(line, dict) or not isinstance(line.get("picture"), str):
+        raise ValueError("a line is not a result")
+    name = line["picture"]
+    if name != plain(name, 1000):
+        raise ValueError(f"{plain(name)} is no picture's name")
+    if "error" in line:
+        return {"picture": name, "error": plain(str(line["error"]))}
+    found = {
+        "picture": name,
+        "logits": [float(value) for value in line["logits"]],
+        "ms": {plain(str(phase)): _milliseconds(value) for phase, value in line.get("ms", {}).items()},
+    }
+    if "class" in line:
+        found |= {
+            "label": int(line["label"]),
+            "class": plain(str(line["class"])),
+            "confidence": float(line["confidence"]),
+            "top": [[int(number), float(share)] for number, share in line["top"]],
+        }
+    return found
+
+
+def _milliseconds(value: Any) -> float:
+    if isinstance(value, bool) or not 0 <= float(value) < float("inf"):
+        raise ValueError(f"{plain(str(value))} is no time")
+    return float(value)
 
 
 def compare(
@@ -66,12 +93,13 @@ def compare(
     """Compare ``results`` (see :func:`read_results`) with a release's reference entries.
 
     A best class may differ where the reference itself is undecided: where its two best logits lie closer
-    together than twice the tolerance. ``min_agreement``: share (0..1) of compared pictures whose best class
-    must not differ."""
+    together than twice the tolerance. A picture for which the reference has an answer and the board an error
+    is a disagreement. ``min_agreement``: share (0..1) of compared pictures whose best class must not
+    differ."""
     answers = {str(item["picture"]): item for item in results}
     largest, worst, cosine = 0.0, "", 1.0
     compared = right = labelled = 0
-    disagreeing, missing, failed = [], [], []
+    disagreeing, missing, failed, lost = [], [], [], []
     for entry in reference:
         name = str(entry["picture"])
         answer = answers.get(name)
@@ -80,6 +108,10 @@ def compare(
             continue
         if "error" in answer:
             failed.append(name)
+            if "logits" in entry:
+                compared += 1
+                disagreeing.append(name)
+                lost.append(f"{name}: {answer['error']}")
             continue
         got = np.asarray(answer.get("logits", ()), dtype=np.float64)
         if entry.get("label") is not None:
@@ -110,7 +142,11 @@ def compare(
             f"logits differ by {largest:.2g} on {worst}, more than verify.max_difference={tolerance:g}"
         )
     if disagreeing and 1 - len(disagreeing) / compared < min_agreement:
-        problems.append(f"the best class differs on {len(disagreeing)} pictures, such as {disagreeing[0]}")
+        differing = [name for name in disagreeing if name not in failed]
+        if differing:
+            problems.append(f"the best class differs on {len(differing)} pictures, such as {differing[0]}")
+        if lost:
+            problems.append(f"{len(lost)} of {compared} pictures fail on the board, such as {lost[0]}")
     return Agreement(
         pictures=compared if compared else len(answers),
         difference=largest if compared else None,
@@ -134,15 +170,12 @@ def _cosine(got: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> float:
 
 
 def latency(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Percentiles of the execution time of a picture, in milliseconds: ``p50_ms`` and ``p99_ms``."""
-    times = [
-        float(item["ms"]["execute"])
-        for item in results
-        if isinstance(item.get("ms"), Mapping) and isinstance(item["ms"].get("execute"), int | float)
-    ]
-    if not times:
-        return {}
-    return {
-        "p50_ms": round(float(np.percentile(times, 50)), 3),
-        "p99_ms": round(float(np.percentile(times, 99)), 3),
-    }
+    """Percentiles of the execution time of a picture, in milliseconds: ``p50_ms`` and ``p99_ms``.
+
+    By nearest rank, as in the board's own summary: each is a time that was measured."""
+    times = sorted(item["ms"]["execute"] for item in results if "execute" in item.get("ms", ()))
+    return {f"p{percent}_ms": round(_nearest(times, percent), 3) for percent in (50, 99)} if times else {}
+
+
+def _nearest(ordered: Sequence[float], percent: int) -> float:
+    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
