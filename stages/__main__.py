@@ -200,7 +200,8 @@ def _take_verb(arguments: list[str]) -> tuple[str, list[str], list[str]]:
 def _with_plus(argument: str) -> str:
     """The group ``board`` has no default, and Hydra wants a + before what it adds: put it there.
 
-    ``release.sign`` is what people look for; ``release`` is a value, so that signing is a group of its own. A bare number is an int to Hydra and no profile's name: ``board=500`` means ``atlas500``.
+    A bare number is an int to Hydra and no profile's name: ``board=500`` means ``atlas500``. ``release.sign`` is what
+    people look for; ``release`` is a value, so that signing is a group of its own.
     """
     argument = re.sub(r"^\+?release\.sign(?=[.=])", "sign", argument)
     match = re.fullmatch(r"\+?board=(.*)", argument)

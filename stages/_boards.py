@@ -10,7 +10,7 @@ import contextlib
 import getpass
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from stages._asking import ask, can_ask
 from stages._fleet import Target, limits_of, reach, targets_of
 from stages._invocation import Invocation
 from toolkit import paths
-from toolkit.errors import CommandFailed, DeployError, Interrupted, RemoteError, Unreachable, UsageError
+from toolkit.errors import DeployError, Interrupted, RemoteError, Unreachable, UsageError
 from toolkit.fleet.journal import RunFolder
 from toolkit.inventory import Board
 from toolkit.inventory.selection import Terms
@@ -257,33 +257,6 @@ def run_program(
     )
 
 
-def program_failed(place: Place, report: RunReport, meaning: Mapping[int, str]) -> CommandFailed:
-    """What it means that ``infer.py`` ended with that status."""
-    from toolkit.cann import catalogue
-
-    said = (report.stderr_tail or report.stdout_tail).strip()
-    known = catalogue.explain(report.stderr_tail + "\n" + report.stdout_tail)
-    last = said.splitlines()[-1] if said else ""
-    what = meaning.get(report.status, f"infer.py ended with status {report.status}")
-    return CommandFailed(
-        f"{place.name}: {what}" + (f": {last}" if last else ""),
-        host=place.name,
-        hint=f"{known.cause}: {known.fix}" if known else "",
-        detail="\n".join(said.splitlines()[-20:]),
-        status=report.status,
-    )
-
-
-PROGRAM_STATUS = {
-    2: "the release's files do not fit together",
-    4: "none of the pictures could be read",
-    5: "there are no pictures",
-    6: "a call of pyACL failed",
-    7: "a Python module is missing",
-}
-"""Exit codes of toolkit/onboard/infer.py."""
-
-
 def relative(path: Path) -> str:
     """``path`` as short as it can be said."""
     try:
@@ -293,7 +266,6 @@ def relative(path: Path) -> str:
 
 
 __all__ = [
-    "PROGRAM_STATUS",
     "Answer",
     "Place",
     "ask_boards",
@@ -304,7 +276,6 @@ __all__ = [
     "holder",
     "named",
     "places_of",
-    "program_failed",
     "relative",
     "require_yes",
     "run_folder",

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from toolkit.cann import catalogue
-from toolkit.errors import CommandFailed
+from toolkit.fleet import program
 from toolkit.fleet.job import Session
 from toolkit.fleet.plan import RUN
 
 NAME = "infer"
 HELP = "run inference on the boards"
-
-# Exit codes of the board's program (toolkit/onboard/infer.py).
-MEANING = {
-    4: "none of the pictures could be read",
-    5: "there are no pictures",
-    6: "a call of pyACL failed",
-    7: "the module acl cannot be imported",
-}
-
 
 def run(session: Session) -> None:
     if not session.todo(RUN):
@@ -38,7 +28,7 @@ def run(session: Session) -> None:
     ]
 
     def on_line(line: str) -> None:
-        if line.startswith("@progress "):
+        if line.startswith(program.PROGRESS):
             done, total = line.split()[1:3]
             session.say(NAME, f"{done}/{total} pictures", done=int(done), total=int(total), unit="pictures")
         else:
@@ -55,15 +45,4 @@ def run(session: Session) -> None:
     )
     session.report = report
     if report.status != 0:
-        tail = (report.stderr_tail or report.stdout_tail).strip()
-        entry = catalogue.explain(report.stderr_tail + "\n" + report.stdout_tail)
-        last = tail.splitlines()[-1] if tail else ""
-        meaning = MEANING.get(report.status, f"infer.py ended with status {report.status}")
-        raise CommandFailed(
-            f"{job.board}: {meaning}" + (f": {last}" if last else ""),
-            host=job.board,
-            hint=f"{entry.cause}: {entry.fix}" if entry else "",
-            detail=tail,
-            argv=argv,
-            status=report.status,
-        )
+        raise program.failure(job.board, report)

@@ -59,7 +59,13 @@ def tools(config: Config) -> Mapping[str, str]:
 
 
 def files(config: Config) -> Mapping[str, Path]:
-    return {"infer.pictures": Path(config.infer.pictures).expanduser()} if config.infer.pictures else {}
+    if not config.infer.pictures:
+        return {}
+    folder = Path(config.infer.pictures).expanduser()
+    # Told before a training, not after it.
+    pictures.check_picture_folder(folder)
+    pictures.read_labels(folder)
+    return {"infer.pictures": folder}
 
 
 def run(context: Context) -> Mapping[str, Any]:

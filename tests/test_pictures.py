@@ -77,6 +77,7 @@ def test_labels_of_another_encoding(tmp_path):
 def test_only_regular_files_with_a_pictures_extension_count(tmp_path):
     for name in ("b.JPG", "a.jpeg", "ä.png", "c.Bmp", "notes.txt", "labels.csv", "png"):
         (tmp_path / name).write_bytes(b"x")
+    Image.new("RGB", (2, 2)).save(tmp_path / "c.Bmp")  # one that can be read is enough
     (tmp_path / "folder.png").mkdir()
     found = [path.name for path in pictures.check_picture_folder(tmp_path)]
     assert found == ["a.jpeg", "b.JPG", "c.Bmp", "ä.png"]
@@ -87,11 +88,15 @@ def test_folders_without_pictures_get_one_clear_line(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("x")
     (tmp_path / "file.jpg").write_text("x")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.jpg").write_text("x")
+    (tmp_path / "text" / "b.png").write_text("x")
     for folder, says in (
         ("missing", "there is no folder"),
         ("empty", "is empty"),
         ("other", "none of 1 files ends in .jpg"),
         ("file.jpg", "is a file, not a folder"),
+        ("text", "no picture in .*text can be read, such as a.jpg: not a picture"),
     ):
         with pytest.raises(InputError, match=says) as caught:
             pictures.check_picture_folder(tmp_path / folder)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from toolkit.drawings import DRAWINGS
 from toolkit.errors import InputError
@@ -70,8 +70,8 @@ def read_labels(folder: Path) -> dict[str, int]:
 def check_picture_folder(folder: Path) -> list[Path]:
     """Return the pictures of ``folder``, sorted by name: regular files ending in one of :data:`EXTENSIONS`.
 
-    Raises :class:`InputError` if there is no such folder, or nothing in it, or no pictures. Whether the
-    pictures can be decoded is not looked at: one that can't is reported on its own, and the others go on.
+    Raises :class:`InputError` if there is no such folder, or nothing in it, or no pictures, or none that can be
+    decoded. Of one that can't a line is said later, and the others go on.
     """
     hint = "infer.pictures=FOLDER names the folder of pictures"
     if not folder.exists():
@@ -89,7 +89,23 @@ def check_picture_folder(folder: Path) -> list[Path]:
         raise InputError(
             f"no pictures in {folder}: none of {len(there)} files ends in {', '.join(EXTENSIONS)}", hint=hint
         )
-    return found
+    problems = []
+    for path in found:
+        problem = _unreadable(path)
+        if problem is None:
+            return found
+        problems.append(f"{path.name}: {problem}")
+    raise InputError(f"no picture in {folder} can be read, such as {problems[0]}", hint=hint)
+
+
+def _unreadable(path: Path) -> str | None:
+    """Why Pillow cannot decode a picture; None where it can."""
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+    except Exception as error:  # Pillow raises nearly anything for broken files
+        return "not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
+    return None
 
 
 def write_contact_sheet(paths: Sequence[Path], out: Path, *, columns: int = 5, side: int = 160) -> None:

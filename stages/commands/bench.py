@@ -18,20 +18,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages._boards import (
-    PROGRAM_STATUS,
     Answer,
     Place,
     ask_boards,
     exit_code,
     failures_text,
     places_of,
-    program_failed,
     relative,
     run_folder,
     run_program,
 )
 from stages._invocation import Invocation
 from toolkit.errors import BoardRefused
+from toolkit.fleet import program
 from toolkit.fleet.journal import RunFolder
 from toolkit.remote.agent import BoardAgent
 from toolkit.ui.events import Event
@@ -100,7 +99,7 @@ def measure(place: Place, agent: BoardAgent, run: RunFolder) -> Measured:
                 hint="deploy: the board gets the program of today",
             )
         if report.status != 0:
-            raise program_failed(place, report, PROGRAM_STATUS)
+            raise program.failure(place.name, report)
         out = run.board(place.name)
         agent.fetch(folder, out, limit_bytes=MAX_BYTES, limit_files=MAX_FILES)
     finally:

@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from stages._boards import (
-    PROGRAM_STATUS,
     Answer,
     Place,
     ask_boards,
     exit_code,
     failures_text,
     places_of,
-    program_failed,
     relative,
     run_folder,
     run_program,
@@ -32,6 +30,7 @@ from stages._boards import (
 from stages._invocation import Invocation
 from toolkit import pictures
 from toolkit.errors import BoardRefused, UsageError
+from toolkit.fleet import program
 from toolkit.fleet.agreement import latency, read_results
 from toolkit.fleet.journal import RunFolder
 from toolkit.remote.agent import BoardAgent
@@ -121,7 +120,7 @@ def infer(place: Place, agent: BoardAgent, files: dict[str, Path], run: RunFolde
         )
         # 4: not one picture could be read; which and why is in the results.
         if report.status not in (0, 4):
-            raise program_failed(place, report, PROGRAM_STATUS)
+            raise program.failure(place.name, report)
         out = run.board(place.name)
         agent.fetch(f"{folder}/out", out, limit_bytes=MAX_BYTES, limit_files=MAX_FILES)
     finally:

@@ -22,14 +22,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stages._boards import (
-    PROGRAM_STATUS,
     Answer,
     Place,
     ask_boards,
     exit_code,
     failures_text,
     places_of,
-    program_failed,
     relative,
     run_folder,
     run_program,
@@ -37,7 +35,7 @@ from stages._boards import (
 from stages._invocation import Invocation
 from toolkit import paths
 from toolkit.errors import BoardRefused, PlanError, RemoteError
-from toolkit.fleet import receipts
+from toolkit.fleet import program, receipts
 from toolkit.fleet.agreement import compare, latency, read_results
 from toolkit.fleet.journal import RunFolder
 from toolkit.remote.agent import BoardAgent
@@ -196,7 +194,7 @@ def _golden(place: Place, agent: BoardAgent, release: str, run: RunFolder) -> li
     )
     try:
         if report.status != 0:
-            raise program_failed(place, report, PROGRAM_STATUS)
+            raise program.failure(place.name, report)
         out = run.board(place.name)
         agent.fetch(folder, out, limit_bytes=MAX_BYTES, limit_files=MAX_FILES)
     finally:

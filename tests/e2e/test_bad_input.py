@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.e2e.conftest import Demo, Deploy
 
@@ -60,13 +61,22 @@ def test_several_problems_are_listed_at_once(deploy: Deploy) -> None:
 
 
 @pytest.mark.e2e
-def test_picture_folders(demo: Demo, tmp_path: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    for folder, text in ((tmp_path / "nowhere", "does not exist"), (empty, "is empty")):
-        done = demo.deploy("+board=sim", f"infer.pictures={folder}", json_lines=False)
+def test_picture_folders_are_looked_at_before_anything_is_made(deploy: Deploy, tmp_path: Path) -> None:
+    for name in ("empty", "text", "labels"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "text" / "three.jpg").write_text("not a picture")
+    (tmp_path / "labels" / "labels.csv").write_text("three.png,three\n")
+    Image.new("RGB", (8, 8)).save(tmp_path / "labels" / "three.png")
+    for folder, text in (
+        ("nowhere", "there is no folder"),
+        ("empty", "is empty"),
+        ("text", "three.jpg: not a picture"),
+        ("labels", "labels.csv:1: not a picture and a label"),
+    ):
+        done = deploy("+board=sim", f"infer.pictures={tmp_path / folder}", json_lines=False)
         assert done.code == 2, done.out
         assert text in done.err
+        assert not (tmp_path / "run" / ".deploy" / "artefacts").exists()
 
 
 @pytest.mark.e2e
