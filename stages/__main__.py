@@ -31,7 +31,7 @@ deploy [VERB] [OVERRIDES]     train, convert and roll out a network to Ascend bo
   deploy +board=sim                      everything on simulated boards, on this machine
   deploy +board=200dk                    an Atlas 200 DK at its default address
   deploy +board=200dk board.host=…       … at another one
-  deploy inventory=factory hosts=@gate   the boards of a fleet that have the label gate
+  deploy inventory=factory hosts=@canary   the boards of a fleet that have the label canary
 
 verbs (none: apply)
 {verbs}

@@ -1,7 +1,7 @@
 """What each board runs now: which release, since when, by whom; healthy, or drifted from what was put there.
 
     deploy status +board=200dk
-    deploy status inventory=factory hosts=@gate --json
+    deploy status inventory=factory hosts=@canary --json
 
 One connection and one request a board; nothing is changed. A board is healthy when it runs a release of this program
 that proved itself there, and nothing about it is as nobody left it: environment, files, a switch that was never

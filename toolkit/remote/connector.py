@@ -218,7 +218,7 @@ class Connector:
             f"{who}: {hop.where} ended the connection during the login: {self._why(error, wire)}",
             cause="auth-failed",
             host=name,
-            hint="too many keys offered? name one with ssh.key_file; else see sshd's log on the board",
+            hint="too many keys offered? name one with board.key_file; else see sshd's log on the board",
         )
 
     def _why(self, error: Exception | None, wire: Wire) -> str:

@@ -247,15 +247,16 @@ class Login:
                 f"{self._who}: no key for {user}@{where}: {detail}",
                 cause="key-unreadable",
                 host=self._address.name,
-                hint="check ssh.key_file",
+                hint="check board.key_file",
             )
+        port = f"-p {self._hop.port} " if self._hop.port != 22 else ""
         return Unreachable(
             f"{self._who}: {user}@{where} refuses the login{': ' + why if why else ''} (tried: "
             f"{tried}){allowed}",
             cause="auth-failed",
             host=self._address.name,
-            hint=f"ssh-copy-id {user}@{self._hop.host} puts your key there; or set board.user, ssh.key_file "
-            "or a password reference",
+            hint=f"ssh-copy-id {port}{user}@{self._hop.host} puts your key there; or set board.user, "
+            "board.key_file or a password reference",
             detail=detail,
         )
 

@@ -58,12 +58,12 @@ _FAILURES: tuple[tuple[str, str, str], ...] = (
         "Load key .*(bad permissions|invalid format|error in libcrypto|incorrect passphrase)"
         "|UNPROTECTED PRIVATE KEY",
         "key-unreadable",
-        "check ssh.key_file; add a key with a passphrase to the ssh-agent (ssh-add)",
+        "check board.key_file; add a key with a passphrase to the ssh-agent (ssh-add)",
     ),
     (
         "Permission denied|Too many authentication",
         "auth-failed",
-        "check board.user and ssh.key_file; ssh-copy-id",
+        "check board.user and board.key_file; ssh-copy-id",
     ),
     ("open failed|request failed", "channel-refused", "does the account allow commands?"),
 )
