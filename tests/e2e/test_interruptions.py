@@ -43,7 +43,10 @@ AGAIN = {
     "convert": "atc.precision_mode=must_keep_origin_dtype",
     "package": "app.labels=[a,b,c,d,e,f,g,h,i,j]",
     "push": "app.labels=[a,b,c,d,e,f,g,h,i,j]",
+    "env": "app.labels=[a,b,c,d,e,f,g,h,i,j]",
     "infer": "infer.top_k=3",
+    "fetch": "infer.top_k=3",
+    "verify": "infer.top_k=3",
 }
 
 

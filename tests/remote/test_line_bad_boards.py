@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import os
+import shlex
 import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import bad_boards
 import pytest
 import sshd as sshd_server
 
-from toolkit.errors import LineLost, RemoteError, Unreachable
+from toolkit.artefacts.manifest import Release, ReleaseFile
+from toolkit.errors import BoardRefused, LineLost, RemoteError, Unreachable
 from toolkit.remote.address import Address, Limits
+from toolkit.remote.agent import BoardAgent, Wish
+from toolkit.remote.boot import boot_command
 from toolkit.remote.line import Line, open_line
 
 MEGABYTE = bytes(1 << 20)
@@ -36,6 +43,15 @@ def push(line: Line) -> None:
 
 def listen(line: Line) -> None:
     assert line.recv(1 << 16) == b""
+
+
+def install(address: Address, line: Line) -> None:
+    """Put a release of a megabyte on the board, below /mnt."""
+    content = MEGABYTE
+    release = Release("app", (ReleaseFile("model.om", hashlib.sha256(content).hexdigest(), len(content)),))
+    agent = BoardAgent(line, address, HANGS)
+    agent.inspect("/mnt/board", "app", Wish(release))
+    agent.install(release, lambda sha256: io.BytesIO(content), "")
 
 
 @dataclass
@@ -85,9 +101,7 @@ def test_twelve_bad_boards_beside_healthy_ones(
         moods = {
             "blackhole": Mood(address("blackhole", enter(bad_boards.blackhole())), "connect-timeout"),
             "refused": Mood(address("refused", enter(bad_boards.refused())), "refused", at_once=True),
-            "no-banner": Mood(
-                address("no-banner", enter(bad_boards.talker(b"", hang_up=False))), "no-banner"
-            ),
+            "no-banner": Mood(address("no-banner", enter(bad_boards.talker(b"", hang_up=False))), "no-banner"),
             "login": Mood(address("login", sleeping["login"]), "auth-timeout"),
             "channel": Mood(address("channel", sleeping["channel"]), "channel-timeout"),
             "stopped": Mood(
@@ -106,15 +120,6 @@ def test_twelve_bad_boards_beside_healthy_ones(
                 taker,
                 at_once=True,
             ),
-            "disk-full": Mood(
-                address("disk-full", sshd.port),
-                "closed",
-                LineLost,
-                push,
-                "cat >/dev/full",
-                at_once=True,
-                says="No space left on device",
-            ),
             "slow": Mood(
                 address("slow", slow.port),
                 "board-deadline",
@@ -130,14 +135,26 @@ def test_twelve_bad_boards_beside_healthy_ones(
             ),
         }
         if shutil.which("unshare") and os.geteuid() == 0:
-            moods["read-only"] = Mood(
-                address("read-only", sshd.port),
+            # The real agent on a card that is full, and on one that is worn out.
+            for name, options in (("disk-full", "size=256k"), ("read-only", "ro")):
+                mount = f"mount -t tmpfs -o {options} none /mnt && exec {boot_command(['python3'])}"
+                moods[name] = Mood(
+                    address(name, sshd.port),
+                    name,
+                    BoardRefused,
+                    partial(install, address(name, sshd.port)),
+                    f"exec unshare -m sh -c {shlex.quote(mount)}",
+                    at_once=True,
+                )
+        else:
+            moods["disk-full"] = Mood(
+                address("disk-full", sshd.port),
                 "closed",
                 LineLost,
                 push,
-                "exec unshare -m sh -c 'mount -t tmpfs -o ro none /mnt && exec cat >/mnt/file'",
+                "cat >/dev/full",
                 at_once=True,
-                says="Read-only file system",
+                says="No space left on device",
             )
         outcomes: dict[str, RemoteError | str] = {}
         order: list[str] = []
@@ -165,9 +182,7 @@ def test_twelve_bad_boards_beside_healthy_ones(
                 got += len(line.recv(1 << 16))
 
         healthy = {
-            f"healthy-{n}": Mood(
-                board(name=f"healthy-{n}", client=client), "ok", talk=exchange, command="cat"
-            )
+            f"healthy-{n}": Mood(board(name=f"healthy-{n}", client=client), "ok", talk=exchange, command="cat")
             for n in range(4)
         }
         everybody = {**moods, **healthy}

@@ -165,6 +165,8 @@ def _check_board(folder: Path, runs: Path, board: str, copies: Mapping[str, Path
         last.pop(str(receipt.get("run")), None)
         last[str(receipt.get("run"))] = receipt
     head = _head_of(folder / f"{board}.head")
+    if head is None and len(lines) == 1 and not (folder / f"{board}.head").exists():
+        head = (0, "")
     # One line more than the head knows is a kill between the two writes: nothing was lost by it.
     behind = head is not None and head[0] == len(lines) - 1
     if head is None:

@@ -41,6 +41,9 @@ from toolkit.ui.events import Emit, Event, ignore
 if TYPE_CHECKING:
     from toolkit.remote.delta import Delta, Index
 
+_SPARE = 4 << 20
+"""Bytes of a board's disk that are left alone, by the agent too."""
+
 _PASSES = 3
 """How often missing or damaged blobs are sent before we give up on a board."""
 
@@ -348,10 +351,10 @@ class BoardAgent:
 
     def _must_fit(self, size: int) -> None:
         """Refuse before the first byte; the board checks again, with what it has left by then."""
-        free = self._session.disk_free
-        if free is not None and size > free:
+        free, need = self._session.disk_free, size + _SPARE
+        if free is not None and need > free:
             raise BoardRefused(
-                f"{self.address.name}: {self._session.folder} has {free} bytes free, {size} are needed",
+                f"{self.address.name}: {self._session.folder} has {free} bytes free, {need} are needed",
                 cause="disk-full",
                 host=self.address.name,
                 hint="make room on the board",
