@@ -6,17 +6,19 @@ The verb and our own flags are taken off before Hydra sees the line; everything 
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from stages._registry import stage_names, verb_names
 from toolkit import paths
-from toolkit.errors import ConfigError, DeployError, Interrupted, UsageError
+from toolkit.errors import ConfigError, DeployError, InputError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from stages._invocation import Flags
@@ -75,36 +77,43 @@ def run(arguments: list[str]) -> int:
     shown = make_renderer(as_json="--json" in arguments, quiet="--quiet" in arguments, debug=debug)
     try:
         return _run(arguments, shown)
-    except DeployError as error:
-        shown.close()
-        if debug:
-            traceback.print_exc()
-        shown.error(error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        shown.close()
-        shown.error(Interrupted("interrupted", hint="the same command goes on where this one stopped"))
-        return 130
     except BrokenPipeError:
         # The reader of our output went away (`deploy … | head`): nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         shown.close()
-        if debug:
+        if debug and not isinstance(error, KeyboardInterrupt):
             traceback.print_exc()
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{os.path.basename(last.filename)}:{last.lineno}"
-        first = (str(error).strip().splitlines() or [""])[0]
-        shown.error(
-            DeployError(
-                f"a defect of ascend-deploy: {type(error).__name__}: {first} ({where})",
-                hint="run it again with --debug and report what it prints",
-            )
-        )
-        return 1
+        told = _told(error)
+        shown.error(told)
+        return told.exit_code
     finally:
         shown.close()
+
+
+# What a disk says about itself, and not about a defect of ours.
+_DISK = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
+
+
+def _told(error: BaseException) -> DeployError:
+    """Any error as one that people are told of."""
+    if isinstance(error, DeployError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupted", hint="the same command goes on where this one stopped")
+    if isinstance(error, OSError) and error.filename is not None:
+        place = Path(os.fsdecode(error.filename))
+        if error.errno in _DISK or place in (paths.base(), *paths.base().parents):
+            hint = "deploy writes below the folder that it is run from; DEPLOY_HOME=FOLDER names another"
+            return InputError(f"{place}: {error.strerror}", hint=hint)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{os.path.basename(last.filename)}:{last.lineno}"
+    first = (str(error).strip().splitlines() or [""])[0]
+    return DeployError(
+        f"a defect of ascend-deploy: {type(error).__name__}: {first} ({where})",
+        hint="run it again with --debug and report what it prints",
+    )
 
 
 def _run(arguments: list[str], shown: Renderer) -> int:
@@ -303,6 +312,8 @@ def _hydra(
     if sweep:
         found = _sweep.rows(sweep)
         shown.data({"sweep": found}, _sweep.table(found))
+    if errors and isinstance(errors[0], (HydraException, OmegaConfBaseException)):
+        raise _plain(errors[0], shown) from errors[0]
     if errors:
         raise errors[0]
     return max(codes, default=0)
@@ -352,6 +363,11 @@ def _plain(error: Exception, shown: Renderer) -> ConfigError:
     from toolkit.config.store import unknown_key
 
     text = str(error).strip()
+    if match := re.search(r"Interpolation key '([^']+)' not found", text):
+        name = match.group(1)
+        return ConfigError(
+            f"${{{name}}}: there is no such setting", hint=f"${{secret:env,{name}}} names an environment variable"
+        )
     if match := re.search(r"Could not override '([^']+)'", text):
         return ConfigError(unknown_key(match.group(1)))
     if match := re.search(r"Could not (?:find|load) '([\w-]+)/([^']+)'", text):

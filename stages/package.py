@@ -21,7 +21,7 @@ from toolkit.learn.settings import DataKind
 from toolkit.pipeline import Context
 
 NAME = "package"
-VERSION = 1
+VERSION = 2
 HELP = "put the release together: om, board program, pre-processing, labels, pictures, environment"
 
 PROGRAM = paths.CHECKOUT / "toolkit" / "onboard" / "infer.py"
@@ -73,12 +73,13 @@ def run(context: Context) -> Mapping[str, Any]:
     shutil.copyfile(context.inputs["convert"] / "model.om", out / "model.om")
     shutil.copyfile(PROGRAM, out / "infer.py")
     (out / "spec.json").write_text(preprocess.spec_text(config.preprocess, app=config.app.name))
-    labels = list(config.app.labels) or list(class_names(config.data))
-    (out / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
     (out / "env.sh").write_text(environment_script(_board(config).cann))
     known = _collect_pictures(context, out / "pictures")
     onnx = _reference_model(context)
-    reference = _reference(config, out / "pictures", onnx, known, context)
+    model = Reference(onnx) if onnx else None
+    labels = _labels(config, model)
+    (out / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
+    reference = _reference(config, out / "pictures", model, known, context)
     (out / "reference.json").write_text(
         json.dumps({"pictures": reference}, indent=0, sort_keys=True), encoding="utf-8"
     )
@@ -110,6 +111,19 @@ def _collect_pictures(context: Context, folder: Path) -> Mapping[str, int]:
     return pictures.read_labels(source)
 
 
+def _labels(config: Config, model: Reference | None) -> list[str]:
+    """The names of the classes: those given, or the data set's, or numbers for a network of another kind."""
+    classes = model.outputs[0].shape[-1] if model else -1
+    given = list(config.app.labels)
+    if given and classes not in (-1, len(given)):
+        raise InputError(
+            f"app.labels: {len(given)} names, and the network tells {classes} classes apart",
+            hint="one name for each class, in the order of the network's outputs",
+        )
+    names = given or list(class_names(config.data))
+    return names if classes in (-1, len(names)) else [f"class {number}" for number in range(classes)]
+
+
 def _reference_model(context: Context) -> Path | None:
     folder = context.inputs.get("export")
     if folder is None:
@@ -118,12 +132,11 @@ def _reference_model(context: Context) -> Path | None:
 
 
 def _reference(
-    config: Config, folder: Path, onnx: Path | None, labels: Mapping[str, int], context: Context
+    config: Config, folder: Path, model: Reference | None, labels: Mapping[str, int], context: Context
 ) -> list[dict[str, Any]]:
     """For each readable picture its label, where known, and the logits that ONNX Runtime gives in float32."""
     names = sorted(path.name for path in folder.iterdir())
     spec = preprocess.Preprocess(**{**vars(config.preprocess), "aipp": False})
-    model = Reference(onnx) if onnx else None
     if model:
         expected = tuple(config.preprocess.size)
         height_width = model.input.shape[-2:] if spec.layout == "NCHW" else model.input.shape[1:3]

@@ -29,6 +29,9 @@ from tests.e2e.conftest import Demo, Deploy
         (["+board=sim", "export.format=mindir"], "ATC does not read .mindir"),
         (["+board=sim", "model.from=model.pt"], "model.from: model.pt ends in none of"),
         (["+board=sim", "model.from=nowhere.onnx"], "nowhere.onnx does not exist"),
+        (["+board=sim", "model.from=net.mindir"], "ATC does not read .mindir"),
+        (["+board=sim", "app.labels=[cat,dog]"], "app.labels: 2 names, and the network tells 10 classes apart"),
+        (["+board=sim", "board.password=${BOARD_PASSWORD}"], "${secret:env,BOARD_PASSWORD} names an environment"),
         (["+board=sim", "board.password=Mind@123"], "a secret does not stand in the config"),
         (["+board=sim", "infer.device=4"], "the board has 1 chip"),
         (["+board=200dk", "board.count=2"], "only simulated boards can be counted"),
@@ -46,6 +49,15 @@ def test_one_line_and_exit_code_2(deploy: Deploy, tmp_path: Path, arguments: lis
     assert all(line.startswith("  ") for line in more)
     assert "Traceback" not in done.err
     assert not (tmp_path / "run" / ".deploy" / "artefacts").exists(), "refused before anything was made"
+
+
+@pytest.mark.e2e
+def test_a_place_where_nothing_can_be_written(deploy: Deploy, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = deploy("train", "app=digits", "train.epochs=1", json_lines=False, DEPLOY_HOME=str(tmp_path / "file"))
+    assert done.code == 2, done.out
+    assert "Not a directory" in done.err
+    assert "DEPLOY_HOME=FOLDER names another" in done.err
 
 
 @pytest.mark.e2e

@@ -57,6 +57,13 @@ def test_another_class_on_a_tie_is_forgiven_and_otherwise_not() -> None:
     assert wrong.disagreeing == ("a.png",)
 
 
+def test_limits_can_be_taken_away() -> None:
+    wrong = answers(a={"logits": [9.0, 4.0, 1.0]})
+    assert len(compare(wrong, REFERENCE, 0.1).problems) == 2
+    assert compare(wrong, REFERENCE, None, None).problems == ()
+    assert compare(wrong, REFERENCE, None).problems == ("the best class differs on 1 pictures, such as a.png",)
+
+
 def test_missing_failed_and_infinite_answers() -> None:
     assert compare(answers(a=None), REFERENCE, 0.1).missing == ("a.png",)
     failed = compare(answers(a={"error": "scores are not finite"}), REFERENCE, 0.1)

@@ -55,7 +55,7 @@ def _numbers(config: Config) -> Iterator[str]:
         "rollout.confirm_within": config.rollout.confirm_within,
         "rollout.retry_first": config.rollout.retry_first,
         "rollout.retry_most": config.rollout.retry_most,
-        "verify.max_difference": config.verify.max_difference,
+        "verify.max_difference": 1 if config.verify.max_difference is None else config.verify.max_difference,
         **{f"ssh.limits.{name}": value for name, value in vars(config.ssh.limits).items()},
     }
     for key, value in positive.items():
@@ -120,6 +120,10 @@ def _fit(config: Config) -> Iterator[str]:
     given = config.model.from_
     if given and given.rsplit(".", 1)[-1] not in MODEL_FILES:
         yield f"model.from: {given} ends in none of {', '.join('.' + kind for kind in MODEL_FILES)}"
+    if given.endswith(".mindir"):
+        yield "model.from: ATC does not read .mindir; export ONNX from it, or AIR on an Ascend"
+    if not given and config.app.labels and len(config.app.labels) != config.model.classes:
+        yield f"app.labels: {len(config.app.labels)} names, and the network tells {config.model.classes} classes apart"
     if config.board is not None and config.infer.device >= config.board.chips:
         yield f"infer.device: {config.infer.device} is out of range: the board has {config.board.chips} chip(s)"
     for job in config.tune.jobs:

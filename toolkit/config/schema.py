@@ -189,8 +189,8 @@ class GateSettings:
 class VerifySettings(GateSettings):
     """When a board's answers are good enough for the switch."""
 
-    max_difference: float = 0.05
-    min_agreement: float = 1.0
+    max_difference: float | None = 0.05
+    min_agreement: float | None = 1.0
 
 
 @dataclass

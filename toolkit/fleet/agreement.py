@@ -87,15 +87,15 @@ def _milliseconds(value: Any) -> float:
 def compare(
     results: Sequence[Mapping[str, Any]],
     reference: Sequence[Mapping[str, Any]],
-    tolerance: float,
-    min_agreement: float = 1.0,
+    tolerance: float | None,
+    min_agreement: float | None = 1.0,
 ) -> Agreement:
     """Compare ``results`` (see :func:`read_results`) with a release's reference entries.
 
     A best class may differ where the reference itself is undecided: where its two best logits lie closer
     together than twice the tolerance. A picture for which the reference has an answer and the board an error
     is a disagreement. ``min_agreement``: share (0..1) of compared pictures whose best class must not
-    differ."""
+    differ. None: not looked at."""
     answers = {str(item["picture"]): item for item in results}
     largest, worst, cosine = 0.0, "", 1.0
     compared = right = labelled = 0
@@ -132,16 +132,16 @@ def compare(
         cosine = min(cosine, _cosine(got, wanted))
         order = np.sort(wanted)
         lead = float(order[-1] - order[-2]) / scale if order.size > 1 else float("inf")
-        if int(np.argmax(got)) != int(np.argmax(wanted)) and lead > 2 * tolerance:
+        if int(np.argmax(got)) != int(np.argmax(wanted)) and lead > 2 * (tolerance or 0):
             disagreeing.append(name)
     problems = []
     if missing:
         problems.append(f"{len(missing)} pictures have no answer, such as {missing[0]}")
-    if compared and largest > tolerance:
+    if compared and tolerance is not None and largest > tolerance:
         problems.append(
             f"logits differ by {largest:.2g} on {worst}, more than verify.max_difference={tolerance:g}"
         )
-    if disagreeing and 1 - len(disagreeing) / compared < min_agreement:
+    if disagreeing and min_agreement is not None and 1 - len(disagreeing) / compared < min_agreement:
         differing = [name for name in disagreeing if name not in failed]
         if differing:
             problems.append(f"the best class differs on {len(differing)} pictures, such as {differing[0]}")
