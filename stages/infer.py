@@ -9,6 +9,10 @@ from toolkit.fleet.plan import RUN
 NAME = "infer"
 HELP = "run inference on the boards"
 
+LOG = "infer.log"
+"""What the program printed, beside the results."""
+
+
 def run(session: Session) -> None:
     if not session.todo(RUN):
         session.skip(NAME, "ran before with the same release and settings")
@@ -27,11 +31,14 @@ def run(session: Session) -> None:
         *("--warmup", str(settings["warmup"])),
     ]
 
+    printed: list[str] = []
+
     def on_line(line: str) -> None:
         if line.startswith(program.PROGRESS):
             done, total = line.split()[1:3]
             session.say(NAME, f"{done}/{total} pictures", done=int(done), total=int(total), unit="pictures")
         else:
+            printed.append(line)
             session.say(NAME, line, output=True)
 
     report = session.agent.run(
@@ -44,5 +51,7 @@ def run(session: Session) -> None:
         on_line=on_line,
     )
     session.report = report
+    job.out.mkdir(parents=True, exist_ok=True)
+    (job.out / LOG).write_text("\n".join([*printed, report.stderr_tail]).strip() + "\n", encoding="utf-8")
     if report.status != 0:
         raise program.failure(job.board, report)

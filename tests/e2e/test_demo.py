@@ -52,6 +52,9 @@ def test_results_and_pictures_come_back(first_demo: Demo) -> None:
     for board in ("sim-1", "sim-2", "sim-3"):
         results = [json.loads(line) for line in (run / board / "results.jsonl").read_text().splitlines()]
         assert len(results) == 20
+        log = (run / board / "infer.log").read_text()
+        assert log.count("======== top5 inference results: =============\n") == 20
+        assert "@progress" not in log
         for result in results:
             assert len(result["logits"]) == 10
             assert set(result["ms"]) >= {"decode", "preprocess", "execute", "postprocess"}

@@ -182,12 +182,14 @@ class TextRenderer:
     def _show_progress(self, event: Event) -> None:
         key = (event.stage if not event.board else "", event.board)
         text = _figures(event.data) or event.text
+        if event.data.get("output"):
+            if self._debug:
+                self.line(f"            [dim]{escape(event.board)}: {escape(event.text)}[/]")
+            return
         if self._progress is None:
             # On a pipe: a line for each epoch's end, not for each step.
             if _ends_epoch(event.data):
                 self.line(f"  {event.stage:<9} {escape(text)}")
-            return
-        if event.data.get("output"):
             return
         where = event.board or event.stage
         if key not in self._tasks:
