@@ -253,7 +253,9 @@ def _help(verb: str, shown: Renderer) -> None:
         shown.data({"help": module.__doc__}, f"deploy {verb}: {module.HELP}\n\n{(module.__doc__ or '').strip()}\n")
         return
     lines = [f"  {name:<10} {_registry.verb(name).HELP}" for name in verb_names()]
-    groups = sorted(path.name for path in paths.CONF.iterdir() if path.is_dir())
+    root = (paths.CONF / "deploy.yaml").read_text(encoding="utf-8")
+    # The others are parts of board profiles.
+    groups = sorted({"board", *re.findall(r"^  - (\w+): ", root, re.MULTILINE)})
     text = HELP.format(verbs="\n".join(lines), stages=" ".join(stage_names()), groups="  ".join(groups))
     shown.data({"help": text}, text)
 
