@@ -21,6 +21,8 @@ from toolkit import paths
 from toolkit.errors import ConfigError, DeployError, InputError, Interrupted, UsageError
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from stages._invocation import Flags
     from toolkit.ui.console import Renderer
 
@@ -270,10 +272,10 @@ def _hydra(
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from hydra.types import RunMode, TaskFunction
-    from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
     from stages import _sweep
+    from stages._invocation import split_boards
     from toolkit.config.store import register_resolvers
 
     register_resolvers()
@@ -288,7 +290,7 @@ def _hydra(
         failed: BaseException | None = None
         # Hydra writes a line of its own about every exception it sees.
         try:
-            codes.append(_task(composed, verb or "apply", words, rest, flags, shown, results))
+            codes.append(_task(composed, verb or "apply", words, rest, flags, shown, results, of_boards))
         except Exception as error:
             failed = error
             if many and isinstance(error, DeployError):
@@ -299,6 +301,7 @@ def _hydra(
         if many:
             sweep.append(_sweep.Job(list(hydra_config.overrides.task), results, failed))
 
+    arguments, of_boards = split_boards(arguments) if verb else (arguments, [])
     wrapped: Any = hydra.main(version_base="1.3", config_path=str(paths.CONF), config_name="deploy")
     before = sys.argv
     sys.argv = ["deploy", *arguments]
@@ -329,6 +332,7 @@ def _task(
     flags: Flags | None,
     shown: Renderer,
     results: list[Any],
+    of_boards: list[str],
 ) -> int:
     from hydra import compose
     from hydra.core.hydra_config import HydraConfig
@@ -336,16 +340,29 @@ def _task(
     from stages import _registry
     from stages._invocation import Flags, Invocation
     from stages._loading import load
+    from toolkit.artefacts.lock import key_of
 
     overrides = list(HydraConfig.get().overrides.task)
+    config = load(composed, shown.show)
+    if of_boards and config.inventory is None:
+        raise UsageError(
+            f"{of_boards[0]}: no board is chosen",
+            hint="+board=sim for simulated boards, +board=200dk for a dev kit, inventory=NAME for a fleet",
+        )
+
+    def again(extra: Sequence[str]) -> DictConfig:
+        other = any(key_of(item) == "board" for item in extra)
+        return compose("deploy", [*(item for item in overrides if not other or key_of(item) != "board"), *extra])
+
     invocation = Invocation(
         verb=verb,
         composed=composed,
-        config=load(composed, shown.show),
-        overrides=overrides,
+        config=config,
+        overrides=[*overrides, *of_boards],
+        of_boards=of_boards,
         flags=flags or Flags(),
         renderer=shown,
-        compose=lambda extra: compose("deploy", [*overrides, *extra]),
+        compose=again,
         words=words,
         rest=rest,
         results=results,
