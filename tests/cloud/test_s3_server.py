@@ -1,6 +1,7 @@
 """OBS's client and transfers, and the store of artefacts, against somebody else's server: OpenStack Swift.
 
-Its S3 API verifies signatures. The stand-in of the other tests was built from OBS's documentation by the same hands as the code under test.
+Its S3 API verifies signatures. The stand-in of the other tests was built from OBS's documentation by the same hands as
+the code under test.
 """
 
 from __future__ import annotations
