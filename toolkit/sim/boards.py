@@ -211,31 +211,66 @@ def _commands(path: Path, board: SimBoard, modules: Path) -> None:
 
 
 def _refresh(record: Path, home: Path, layout: install.Install) -> None:
-    """Bring the CANN in ``home`` to ``layout``; what an earlier one left and this one has not is removed."""
-    wanted = sorted([*layout.files, *layout.links])
+    """Bring the CANN in ``home`` to ``layout``; what an earlier one left and this one has not is removed.
+
+    Any version may follow any other: where one has a folder and the next a link of that name, what a person
+    put into that folder is kept beside it (``<name>.kept``).
+    """
+    wanted = sorted({*layout.files, *layout.links, *layout.folders})
     try:
         before = [str(name) for name in json.loads(record.read_text())]
     except (OSError, ValueError):
         before = []
-    for name in set(before) - set(wanted):
-        with contextlib.suppress(OSError):
-            (home / name).unlink()
-            for folder in (home / name).parents:
-                if folder == home:
-                    break
-                folder.rmdir()  # ends at the first one that is not empty
+    for name in sorted(set(before) - set(wanted), reverse=True):  # a folder after what is in it
+        _remove(home, name)
     # Each folder once, parents first: most of the time that a new board takes is spent on folders.
     parents = {above for name in wanted for above in PurePath(name).parents}
-    parents |= {each for name in layout.folders for each in (PurePath(name), *PurePath(name).parents)}
+    parents |= {PurePath(name) for name in layout.folders}
     for parent in sorted(parents):
         if not (home / parent).is_dir():
+            _make_way(home / parent)
             (home / parent).mkdir()
     for name, (text, mode) in layout.files.items():
+        if (home / name).is_dir():
+            _make_way(home / name)
         _write(home / name, text, mode)
     for name, target in layout.links.items():
+        if not (home / name).is_symlink():
+            _make_way(home / name)
         _link(home / name, target)
     if before != wanted:
         _write(record, json.dumps(wanted), 0o644)
+
+
+def _remove(home: Path, name: str) -> None:
+    """Remove what an earlier version installed as ``name``, and the folders that are empty without it."""
+    path = home / name
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
+            if path.suffix == ".py":
+                shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
+        for folder in path.parents:
+            if folder == home:
+                break
+            folder.rmdir()  # ends at the first one that is not empty
+
+
+def _make_way(path: Path) -> None:
+    """Let there be nothing at ``path``: empty folders go, anything else is a person's and kept beside it."""
+    if path.is_dir() and not path.is_symlink():
+        for folder, _, _ in os.walk(path, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+    kept = path.with_name(f"{path.name}.kept")
+    number = 1
+    while os.path.lexists(kept):
+        number += 1
+        kept = path.with_name(f"{path.name}.kept{number}")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(kept)
 
 
 def _write(path: Path, text: str, mode: int) -> None:
