@@ -10,6 +10,7 @@ Below the root that the caller names:
     <board>/board.json        what ASCEND_SIM_BOARD names
     <board>/state             counters and logs of the simulated device
     <board>/ssh_host_ed25519_key
+    <board>-<digest>          the same of a board that programs run on without SSH: see local.py
 
 Everything except ``home`` may be thrown away; what the simulator puts into the home (CANN) is refreshed at
 each start, and nothing else in it is touched.
@@ -18,6 +19,7 @@ each start, and nothing else in it is touched.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -82,7 +84,7 @@ class Folder:
         return self.path / "board.json"
 
     def environment(self) -> dict[str, str]:
-        """Return the environment that a login sets, and nothing of this process's own."""
+        """Return the environment that a login sets, and nothing of this process's own but ``ACL_SIM_*``."""
         return {
             "HOME": str(self.home),
             "USER": self.board.user,
@@ -90,6 +92,8 @@ class Folder:
             "SHELL": login_shell(),
             "PATH": f"{self.path / 'bin'}:/usr/local/bin:/usr/bin:/bin",
             "ASCEND_SIM_BOARD": str(self.description),
+            # The simulator's own switches are the user's, not the board's.
+            **{name: value for name, value in os.environ.items() if name.startswith("ACL_SIM_")},
         }
 
     def describe(self, board: SimBoard) -> None:
@@ -123,24 +127,26 @@ def check_root(root: Path) -> Path:
     return path
 
 
-def prepare(board: SimBoard, root: Path, modules: Path) -> Folder:
-    """Make or refresh the folder of ``board`` below ``root`` and return it.
+def prepare(board: SimBoard, root: Path, modules: Path, name: str = "") -> Folder:
+    """Make or refresh the folder of ``board`` below ``root`` and return it; ``name``: not the board's own.
 
-    Safe to repeat while programs run on the board: files are written only where they differ, whole or not
-    at all.
+    Safe to repeat while programs run on the board, and from several processes: files are written only where
+    they differ, whole or not at all.
     """
-    path = root / board.name
+    path = root / (name or board.name)
     home = path / "home"
     for needed in (home, path / "bin", path / "state"):
         needed.mkdir(parents=True, exist_ok=True)
-    for name, text in ((".bashrc", _BASHRC.replace("{name}", board.name)), (".profile", _PROFILE)):
-        if not (home / name).exists():
-            _write(home / name, text, 0o644)
-    layout = install.plan(board, home, modules)
-    _refresh(path / "installed.json", home, layout)
-    _commands(path, board, modules)
-    folder = Folder(board, path, layout.activate)
-    folder.describe(board)
+    with open(path / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for file, text in ((".bashrc", _BASHRC.replace("{name}", board.name)), (".profile", _PROFILE)):
+            if not (home / file).exists():
+                _write(home / file, text, 0o644)
+        layout = install.plan(board, home, modules)
+        _refresh(path / "installed.json", home, layout)
+        _commands(path, board, modules)
+        folder = Folder(board, path, layout.activate)
+        folder.describe(board)
     return folder
 
 
