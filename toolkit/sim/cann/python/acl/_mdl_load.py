@@ -132,6 +132,8 @@ def read_memory(pointer, size, what):
     if size == 0:
         return None, errors.value(0, "modelSize", "it must be greater than zero")
     address = memory.host_address(pointer, size, what)
+    if address is None:
+        return None, errors.value("0x{:x}".format(pointer), "model", "there is no such memory")
     block = memory.find(pointer)
     room = size if block is None else block.base + block.size - pointer
     return memory.read(address, min(size, room)), 0

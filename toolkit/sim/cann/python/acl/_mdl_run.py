@@ -135,6 +135,8 @@ def _choose(model_id, handle, index, kind, values):
     else:
         data = b"".join(value.to_bytes(4, "little") for value in values)
         span = memory.Span(buffer.pointer, len(data), "acl.mdl.set_dynamic_*")
+        if span.code:
+            return span.code
         memory.move(span.address, data, min(len(data), span.safe))
     dataset.gear = model.gear = om.gears.index(list(values))
     return 0
@@ -220,7 +222,15 @@ def _gather(model, dataset, name, needs, check):
             continue
         if check and buffer.size + _TOLERANCE < needed:
             return None, _too_small(name, index, buffer.size, needed)
-        span = memory.Span(buffer.pointer, needed, "acl.mdl.execute, {} {},".format(name.lower(), index))
+        if buffer.pointer == 0 and name == "Input":
+            # GE's own "internal error", which AscendCL passes on as its failure.
+            return None, errors.inner(errors.GE_FAILURE, "Input {} of the model is nullptr.".format(index))
+        if buffer.pointer == 0:
+            return None, errors.null("output address")
+        what = "acl.mdl.execute, {} {},".format(name.lower(), index)
+        span = memory.Span(buffer.pointer, needed, what, buffer.size)
+        if span.code:
+            return None, span.code
         if not BOARD.is_rc and not span.on_device:
             PROBLEMS.add("{} {} of acl.mdl.execute is host memory".format(name.lower(), index))
             return None, errors.fail(
@@ -296,8 +306,6 @@ def _execute(model_id, input_handle, output_handle, stream):
     targets, code = _gather(model, outputs, "Output", needs, check=not om.gears)
     if code:
         return code
-    if any(address == 0 for address, _ in targets):
-        return errors.null("output address")
     if stream is None:
         code = _run(model, gear, sources, targets, None)
         if code and code != errors.LAST.code:

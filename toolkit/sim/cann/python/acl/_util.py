@@ -33,7 +33,10 @@ def ptr_to_bytes(pointer, size):
     if pointer == 0:
         # PyBytes_FromStringAndSize(NULL, n): a bytes object with whatever was there.
         return bytes(size)
-    return memory.read(memory.host_address(pointer, size, "acl.util.ptr_to_bytes"), size)
+    address = memory.host_address(pointer, size, "acl.util.ptr_to_bytes")
+    if address is None:
+        raise ValueError("convert c pointer to bytes failed")
+    return memory.read(address, size)
 
 
 def _warn(old, new):
@@ -104,6 +107,8 @@ def ptr_to_numpy(pointer, shape, numpy_type):
     if pointer == 0:
         return numpy.empty(shape, data_type)  # NumPy allocates when the address is null
     address = memory.host_address(pointer, size, "acl.util.ptr_to_numpy")
+    if address is None:
+        raise ValueError("there is no memory of {} bytes at 0x{:x}".format(size, pointer))
     return numpy.frombuffer((ctypes.c_char * size).from_address(address), data_type).reshape(shape)
 
 
