@@ -228,7 +228,7 @@ def test_reading_past_a_block_is_noted_and_harmless(tmp_path: Path) -> None:
     assert any("10 bytes past the end of a bytes object of 10" in line for line in got.problems)
 
 
-@pytest.mark.parametrize("size", [40, 5000])
+@pytest.mark.parametrize("size", [40, 5000, 10 << 20])
 def test_the_pointer_of_a_bytes_object_that_is_gone_is_noted(size: int, tmp_path: Path) -> None:
     """PYDOC bytes_to_ptr: the caller has to keep the object; ``bytes_to_ptr(a.tobytes())`` is the usual
     slip."""
@@ -240,7 +240,7 @@ def test_the_pointer_of_a_bytes_object_that_is_gone_is_noted(size: int, tmp_path
         a = numpy.ones({size}, numpy.uint8)
         for _ in range(3):
             pointer = acl.util.bytes_to_ptr(a.tobytes())
-            assert acl.rt.memcpy(device, {size}, pointer, {size}, TO_DEVICE) == 0
+            assert acl.rt.memcpy(device, {size}, pointer, {size}, TO_DEVICE) in (0, 507899)
         kept = a.tobytes()
         for _ in range(20):
             assert acl.rt.memcpy(device, {size}, acl.util.bytes_to_ptr(kept), {size}, TO_DEVICE) == 0
@@ -248,7 +248,7 @@ def test_the_pointer_of_a_bytes_object_that_is_gone_is_noted(size: int, tmp_path
         tmp_path,
     )
     gone = [line for line in got.problems if "bytes object that is gone" in line]
-    assert len(gone) == 3
+    assert len(gone) == 1, "one line for each place in the program"
 
 
 def test_use_after_free_is_noted(tmp_path: Path) -> None:

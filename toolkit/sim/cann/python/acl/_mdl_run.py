@@ -207,10 +207,10 @@ def _too_small(name, index, size, needed):
         "the model needs for index {}.".format(name, name.lower(), size, needed, index))  # fmt: skip
 
 
-def _gather(model, dataset, name, needs, check):
+def _gather(dataset, name, needs, check, blocks):
     """Return ``([(address, bytes)], 0)`` or ``(None, code)``.
 
-    The addresses are real ones; the bytes are those which may be touched.
+    The addresses are real ones; the bytes are those which may be touched. ``blocks`` gets the allocations.
     """
     spans = []
     for index, needed in enumerate(needs):
@@ -242,6 +242,8 @@ def _gather(model, dataset, name, needs, check):
             PROBLEMS.add("{} {} of acl.mdl.execute has {} bytes, the model uses {}".format(
                 name.lower(), index, buffer.size, needed))  # fmt: skip
         spans.append((span.address, min(span.safe, buffer.size)))
+        if span.block is not None:
+            blocks.append((what, span.block))
     return spans, 0
 
 
@@ -294,7 +296,8 @@ def _execute(model_id, input_handle, output_handle, stream):
         )
     shapes = om.input_dims[gear]
     needs = [_product(dims) * tensor.itemsize for dims, tensor in zip(shapes, om.inputs)]
-    sources, code = _gather(model, inputs, "Input", needs, check=not om.gears)
+    blocks = []  # type: list
+    sources, code = _gather(inputs, "Input", needs, not om.gears, blocks)
     if code:
         return code
     for index in range(len(om.outputs)):
@@ -303,7 +306,7 @@ def _execute(model_id, input_handle, output_handle, stream):
             if code:
                 return code
     needs = [om.output_size(index, gear) for index in range(len(om.outputs))]
-    targets, code = _gather(model, outputs, "Output", needs, check=not om.gears)
+    targets, code = _gather(outputs, "Output", needs, not om.gears, blocks)
     if code:
         return code
     if stream is None:
@@ -313,7 +316,24 @@ def _execute(model_id, input_handle, output_handle, stream):
                 code, "EZ9999", "Inner Error! {}.".format(errors.MEANING.get(code, "execution failed"))
             )
         return code
-    stream.submit(lambda: _run(model, gear, sources, targets, stream))
+
+    def task():
+        for what, block in blocks:
+            if memory.exact(block.base) is not block:
+                PROBLEMS.add(
+                    "{} uses memory that was freed before its stream was synchronised ({} bytes, from {})".format(
+                        what, block.size, block.place or "?"
+                    )
+                )
+        try:
+            return _run(model, gear, sources, targets, stream)
+        finally:
+            with LOCK:
+                model.queued -= 1
+
+    with LOCK:
+        model.queued += 1
+    stream.submit(task)
     return 0
 
 

@@ -14,6 +14,7 @@ import ctypes
 import mmap
 import os
 import signal
+import weakref
 
 from . import _errors as errors
 from . import _problems
@@ -210,9 +211,35 @@ def saw_bytes(address, length):
     _bytes_seen[address] = length
 
 
-def not_bytes(address):
-    """Another kind of object lives at that address now."""
-    _bytes_seen.pop(address, None)
+# NumPy arrays whose address the program asked for lately: {address: (weak reference to the owner of the memory,
+# bytes from there to its end)}
+_arrays_seen = {}
+
+
+def saw_array(address, array):
+    """``acl.util`` gave out the address of a NumPy array."""
+    _bytes_seen.pop(address, None)  # another kind of object lives there now
+    owner = array
+    while isinstance(owner.base, type(owner)):
+        owner = owner.base
+    if owner.base is None and owner.flags.c_contiguous:
+        if len(_arrays_seen) >= 32:
+            _arrays_seen.pop(next(iter(_arrays_seen)))
+        _arrays_seen.pop(address, None)
+        _arrays_seen[address] = weakref.ref(owner), owner.ctypes.data + owner.nbytes - address
+
+
+def _check_array(pointer, count, what):
+    """The same for the NumPy array at ``pointer``, if there is one: an array that is gone is nothing to say
+    about, other memory of the program may be there."""
+    owner, room = _arrays_seen[pointer]
+    if owner() is None:
+        del _arrays_seen[pointer]
+        return count
+    if count > room:
+        PROBLEMS.add("{} goes {} bytes past the end of a NumPy array".format(what, count - room))
+        return room
+    return count
 
 
 def _check_bytes(pointer, count, what):
@@ -220,29 +247,40 @@ def _check_bytes(pointer, count, what):
 
     The most frequent slip with pyACL: ``bytes_to_ptr(array.tobytes())`` without keeping the object.
     """
-    length = _bytes_seen.get(pointer)
-    if length is None or count == 0:
-        return count
+    if pointer in _arrays_seen:
+        return _check_array(pointer, count, what)
+    offset, length = 0, _bytes_seen.get(pointer)
+    if length is None:
+        for begin, size in _bytes_seen.items():
+            if begin < pointer < begin + size:
+                offset, length = pointer - begin, size
+                break
+        else:
+            return count
+    pointer -= offset
     start = pointer - _BYTES_OFFSET
     # A freed object's first word is no count any more: the allocator keeps its list of free blocks there.
     alive = (
-        0 < _field(start).value <= 0xFFFFFFFF
+        mapped(start, 24)  # the memory of a large one goes back to the operating system
+        and 0 < _field(start).value <= 0xFFFFFFFF
         and _field(start + 8).value == _BYTES_TYPE
         and _field(start + 16).value == length
     )
     if not alive:
         del _bytes_seen[pointer]
+        if offset:
+            return count  # anything may be there now
         PROBLEMS.add(
             "{} uses the address of a bytes object that is gone; keep the object with its pointer".format(
                 what
             )
         )
         return count
-    if count > length:
+    if count > length - offset:
         PROBLEMS.add(
-            "{} goes {} bytes past the end of a bytes object of {}".format(what, count - length, length)
+            "{} goes {} bytes past the end of a bytes object of {}".format(what, count + offset - length, length)
         )
-        return length
+        return length - offset
     return count
 
 

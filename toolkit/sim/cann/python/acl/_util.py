@@ -63,7 +63,7 @@ def numpy_to_ptr(array):
         warnings.warn(
             "The input ndarray is discontiguous. Please use acl.util.bytes_to_ptr instead.", Warning, 3
         )
-    memory.not_bytes(array.ctypes.data)
+    memory.saw_array(array.ctypes.data, array)
     return array.ctypes.data
 
 
@@ -73,7 +73,7 @@ def numpy_contiguous_to_ptr(array):
     _warn("numpy_contiguous_to_ptr", "bytes_to_ptr")
     numpy = _array(array)
     contiguous = numpy.ascontiguousarray(array).reshape(array.shape)
-    memory.not_bytes(contiguous.ctypes.data)
+    memory.saw_array(contiguous.ctypes.data, contiguous)
     return contiguous.ctypes.data, contiguous
 
 
