@@ -54,7 +54,7 @@ flags
   --detailed-exitcode  plan: exit with 3 when something would change
   --until-done         apply: go on until the boards that are offline now have it too
   --receipts           verify: are the receipts kept here whole; asks no board
-  --attach             train.where=modelarts: follow the job that there is, never start one
+  --attach             train.where=ssh, modelarts: follow the job that there is, never start one
   -m, --config-dir, --hydra-help, …      Hydra's own
 
 exit codes

@@ -55,8 +55,19 @@ def _host(config: Config, its: Target, address: Address) -> TrainHost:
     remote = config.train.remote
     environment = ""
     if remote.activate:
-        quoted = remote.activate.replace("'", "'\\''")
-        environment = f". '{quoted}'\n"
+        environment = _sourcing(remote.activate)
     elif config.train.device_target is Device.Ascend:
         environment = converter_script(its.profile.cann)
     return TrainHost(address, limits_of(config), its.profile.root, environment, remote.python)
+
+
+def _sourcing(script: str) -> str:
+    """Shell text that sources ``script``, and ends everything where it is not there: no training without it.
+
+    In a function, which has no arguments: conda's ``activate`` takes those of the shell for its own.
+    """
+    inside = script.removeprefix("~/")
+    quoted = "'" + inside.replace("'", "'\\''") + "'"
+    place = quoted if inside == script else f'"$HOME"/{quoted}'
+    complaint = f"echo train.remote.activate: there is no {place} >&2"
+    return f"if [ ! -r {place} ]; then {complaint}; exit 1; fi\n_activate() {{ . {place}; }}\n_activate\n"
