@@ -55,13 +55,13 @@ def _host(config: Config, its: Target, address: Address) -> TrainHost:
     remote = config.train.remote
     environment = ""
     if remote.activate:
-        environment = _sourcing(remote.activate)
+        environment = sourcing(remote.activate)
     elif config.train.device_target is Device.Ascend:
         environment = converter_script(its.profile.cann)
     return TrainHost(address, limits_of(config), its.profile.root, environment, remote.python)
 
 
-def _sourcing(script: str) -> str:
+def sourcing(script: str) -> str:
     """Shell text that sources ``script``, and ends everything where it is not there: no training without it.
 
     In a function, which has no arguments: conda's ``activate`` takes those of the shell for its own.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from stages._training_host import sourcing
+from tests.commands.conftest import run as in_process
 from tests.e2e.conftest import Deploy, environment
 from toolkit.sim import SimBoard, Simulation
 
@@ -18,25 +21,27 @@ pytestmark = pytest.mark.e2e
 QUICK = ("train", "app=digits", "train.epochs=0", "train.where=ssh")
 
 
-def test_a_host_of_the_inventory_trains(deploy: Deploy, tmp_path: Path) -> None:
+def test_a_host_of_the_inventory_trains(deploy: Deploy) -> None:
     # example.yaml's build host, as a simulated stand-in with this machine's MindSpore.
-    there = ("inventory=example", "hosts=cam-01", "simulate=true", "train.remote.host=builder")
-    script, seen = tmp_path / "it's activate.sh", tmp_path / "sourced"
-    activate = f'train.remote.activate="{script}"'
-    nothing = deploy(*QUICK, *there, activate)
-    assert nothing.code != 0
-    assert "train.remote.activate: there is no" in str(nothing.of("error")), nothing.out
-    # As conda's: it takes the arguments it is called with for its own.
-    script.write_text(f"echo $# >> {seen}\n")
-    done = deploy(*QUICK, *there, activate)
+    done = deploy(*QUICK, "inventory=example", "hosts=cam-01", "simulate=true", "train.remote.host=builder")
     assert done.code == 0, done.err
     (train,) = done.of("done", stage="train")
     assert train["data"]["notes"]["host"] == "train-builder"
     assert train["data"]["notes"]["summary"].endswith("on train-builder")
-    assert set(seen.read_text().split()) == {"0"}
-    # What has ended cannot be ended.
-    ended = deploy("cancel", *QUICK[1:], *there, activate, json_lines=False)
-    assert (ended.code, ended.out.strip()) == (0, "no training job is running")
+
+
+@pytest.mark.parametrize("shell", ["bash", "sh"])
+def test_the_activating_script_is_sourced_without_arguments_or_missed(shell: str, tmp_path: Path) -> None:
+    script = tmp_path / "it's activate.sh"
+    script.write_text("FOUND=$#\n")
+    for named in (str(script), f"~/{script.name}"):
+        command = [shell, "-c", f"{sourcing(named)}echo found $FOUND $1", "sh", "an argument"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={"HOME": str(tmp_path)})
+        assert (done.returncode, done.stdout, done.stderr) == (0, "found 0 an argument\n", "")
+    command = [shell, "-c", f"{sourcing('/no/such/script')}echo went on"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "train.remote.activate: there is no /no/such/script\n"
 
 
 def test_left_alone_it_goes_on_until_it_is_cancelled(deploy: Deploy, tmp_path: Path) -> None:
@@ -47,6 +52,9 @@ def test_left_alone_it_goes_on_until_it_is_cancelled(deploy: Deploy, tmp_path: P
         inventory.parent.mkdir()
         inventory.write_text(json.dumps({"hosts": {"gpu": {**entry, "port": place.port}}}))
         there = ("train.where=ssh", "train.remote.host=gpu", "inventory=mine", f"train.remote.python={sys.executable}")
+        script, seen = tmp_path / "activate.sh", tmp_path / "activated"
+        script.write_text(f"echo activated > {seen}\n")
+        there = (*there, f"train.remote.activate={script}")
         settings = ("app=digits", "train.epochs=999", "data.test_fraction=0.8", *there)
         command = [sys.executable, "-m", "stages", "train", *settings, "--json"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(tmp_path / "run")) as first:
@@ -56,13 +64,13 @@ def test_left_alone_it_goes_on_until_it_is_cancelled(deploy: Deploy, tmp_path: P
             told = first.stdout.read()
             assert first.wait(60) == 130, told
         assert "deploy cancel" in told
-        ended = deploy("cancel", *settings)
+        assert seen.exists()
+        at_home = functools.partial(in_process, tmp_path / "run")
+        ended = at_home("cancel", *settings)
         assert ended.code == 0, ended.out
         ((job,),) = [event["cancelled"] for event in ended.of("result")]
         assert (job["job"].endswith(" on gpu"), job["phase"]) == (True, "cancelled")
-        again = deploy("cancel", *settings)
-        assert (again.code, again.of("result")[0]["cancelled"]) == (0, [])
-        attached = deploy("train", "--attach", *settings)
+        attached = at_home("train", "--attach", *settings)
         assert (attached.code, "already ended on gpu" in str(attached.of("error"))) == (2, True), attached.out
 
 
