@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from stages._registry import stage_names, verb_names
 from toolkit import paths
 from toolkit.errors import ConfigError, DeployError, InputError, Interrupted, UsageError
+from toolkit.inventory.board import HOST_PROFILE, profile_named
 
 if TYPE_CHECKING:
     from stages._invocation import Flags
@@ -209,24 +210,29 @@ def _take_verb(arguments: list[str]) -> tuple[str, list[str], list[str]]:
 def _with_plus(argument: str) -> str:
     """The group ``board`` has no default, and Hydra wants a + before what it adds: put it there.
 
-    A bare number is an int to Hydra and no profile's name: ``board=500`` means ``atlas500``. ``release.sign`` is what
-    people look for; ``release`` is a value, so that signing is a group of its own.
+    A bare number is an int to Hydra and no profile's name: ``board=500`` means ``atlas500``, and ``board=500_a2``
+    ``atlas500_a2``. ``release.sign`` is what people look for; ``release`` is a value, so that signing is a group of
+    its own.
     """
     argument = re.sub(r"^\+?release\.sign(?=[.=])", "sign", argument)
     match = re.fullmatch(r"\+?board=(.*)", argument)
     if match is None:
         return argument
-    name = match.group(1)
+    names = sorted(path.stem for path in (paths.CONF / "board").glob("*.yaml") if path.stem != HOST_PROFILE)
+    chosen = [_board_named(name, names) for name in match.group(1).split(",")]  # several: a sweep
+    return f"+board={','.join(chosen)}"
+
+
+def _board_named(name: str, names: Sequence[str]) -> str:
+    if found := profile_named(name, names):
+        return found
     if re.fullmatch(r"[\d.]+", name):
-        names = sorted(path.stem for path in (paths.CONF / "board").glob("*.yaml"))
-        if f"atlas{name}" not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-            raise ConfigError(
-                f"board={name}: there is no such board" + (f"; did you mean {near[0]}?" if near else ""),
-                hint=f"there are: {', '.join(names)}",
-            )
-        name = f"atlas{name}"
-    return f"+board={name}"
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        raise ConfigError(
+            f"board={name}: there is no such board" + (f"; did you mean {near[0]}?" if near else ""),
+            hint=f"there are: {', '.join(names)}",
+        )
+    return name
 
 
 def _quoted(argument: str) -> str:
@@ -374,7 +380,7 @@ def _plain(error: Exception, shown: Renderer) -> ConfigError:
         return ConfigError(unknown_key(match.group(1)))
     if match := re.search(r"Could not (?:find|load) '([\w-]+)/([^']+)'", text):
         group, name = match.groups()
-        options = sorted(path.stem for path in (paths.CONF / group).glob("*.yaml"))
+        options = sorted(path.stem for path in (paths.CONF / group).glob("*.yaml") if path.stem != HOST_PROFILE)
         near = difflib.get_close_matches(name, options, n=1)
         return ConfigError(
             f"{group}={name}: there is no such {group}" + (f"; did you mean {near[0]}?" if near else ""),

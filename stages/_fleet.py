@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,11 @@ def targets_of(invocation: Invocation) -> list[Target]:
                 "no board is chosen",
                 hint="+board=sim for simulated boards, +board=200dk for a dev kit, inventory=NAME for a fleet",
             )
+        if not config.board.soc_version:
+            raise UsageError(
+                f"board={config.board.profile}: a machine without a chip is no board",
+                hint="write it under hosts: of an inventory, and give convert.host=NAME",
+            )
         if config.hosts:
             raise UsageError("hosts: selects from an inventory", hint="give inventory=NAME too")
         if config.board.count > 1 and not config.simulate:
@@ -79,15 +84,15 @@ def targets_of(invocation: Invocation) -> list[Target]:
     return targets
 
 
-def inventory_of(config: Config, default: str = "") -> list[Board]:
-    """All machines of the call's inventory. ``default``: the profile of those that name none."""
-    default = default or (config.board.profile if config.board else "")
+def inventory_of(config: Config) -> list[Board]:
+    """All machines of the call's inventory; boards that name no profile are of ``+board=``'s."""
+    default = config.board.profile if config.board else ""
     folders = [paths.base() / "inventory", paths.INVENTORY]
     return inventory.load(config.inventory or "", folders, profiles(), default, ssh_config=config.ssh.config)
 
 
 def profiles() -> list[str]:
-    """The board profiles there are: ours, and those in the folder of ``--config-dir``."""
+    """The profiles there are: ours, and those in the folder of ``--config-dir``."""
     folders = [paths.CONF]
     if HydraConfig.initialized():
         sources = HydraConfig.get().runtime.config_sources
@@ -167,7 +172,7 @@ def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) ->
                         simulated_address(places[hosts[target.name].name], kinds[target.name]),
                         limits_of(target.config),
                         target.profile.root,
-                        kinds[target.name].profile,
+                        _with_cann(kinds[target.name].profile, target),
                         board=target.config.convert.host == "board",
                     )
                     for target in targets
@@ -210,7 +215,7 @@ def _stand_in(name: str, target: Target, toolkit: bool = False) -> SimBoard:
         run_mode=profile.run_mode,
         memory_mb=profile.memory_mb,
         arch=profile.arch,
-        cann_version=profile.cann.version,
+        cann_version=profile.cann.version or SimBoard.cann_version,
         driver_version=profile.driver or "0",
         groups=tuple(profile.groups),
         user=profile.user or "root",
@@ -267,7 +272,8 @@ def _build_stand_in(invocation: Invocation, target: Target, board: SimBoard) -> 
         name = f"build-{target.name}" + (f"-{version}" if version else "")
         return target, with_toolkit(_stand_in(name, target, toolkit=True), version)
     its = _inventory_host(invocation, target)
-    return its, with_toolkit(_stand_in(f"build-{wanted}", its, toolkit=True), version)
+    stand_in = _stand_in(f"build-{wanted}", its, toolkit=True)
+    return its, with_toolkit(stand_in, version or its.profile.cann.version or target.profile.cann.version)
 
 
 def _inventory_host(invocation: Invocation, target: Target) -> Target:
@@ -277,7 +283,7 @@ def _inventory_host(invocation: Invocation, target: Target) -> Target:
         raise UsageError(
             f"convert.host={wanted}: hosts stand in an inventory", hint="give inventory=NAME, or convert.host=local"
         )
-    host = inventory.select(inventory_of(target.config, target.profile.profile), wanted)[0]
+    host = inventory.select(inventory_of(target.config), wanted)[0]
     # It is a machine of its own kind: its login, its folder and its CANN are not the board's.
     return Target(host.profile, _config_for(invocation, host), (host,))
 
@@ -293,7 +299,15 @@ def _real_host(target: Target, invocation: Invocation) -> ConvertHost:
         return convert_host(address_of(target.boards[0], target), limits_of(config), profile.root, profile, board=True)
     its = _inventory_host(invocation, target)
     address = address_of(its.boards[0], its)
-    return convert_host(address, limits_of(its.config), its.profile.root, its.profile, board=False)
+    profile = _with_cann(its.profile, target)
+    return convert_host(address, limits_of(its.config), profile.root, profile, board=False)
+
+
+def _with_cann(profile: BoardSettings, target: Target) -> BoardSettings:
+    """A build host whose CANN nobody told: the generation of the boards' is looked for first."""
+    if profile.cann.version:
+        return profile
+    return replace(profile, cann=replace(profile.cann, version=target.profile.cann.version))
 
 
 def local_atc(script: str) -> bool:

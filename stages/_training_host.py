@@ -43,7 +43,7 @@ def _target(config: Config) -> Target:
     wanted = config.train.remote.host
     if config.inventory is None:
         raise UsageError(f"train.remote.host={wanted}: hosts stand in an inventory", hint="give inventory=NAME")
-    host = inventory.select(inventory_of(config, "800_inference"), wanted)[0]
+    host = inventory.select(inventory_of(config), wanted)[0]
     composed = compose("deploy", [f"+board={host.profile}"])
     OmegaConf.set_struct(composed, False)
     for key, value in host.overrides.items():

@@ -181,7 +181,7 @@ def forget_old_modules(root: Path, current: Path) -> None:
 
 
 def _commands(path: Path, board: SimBoard, modules: Path) -> None:
-    """Write the board's own commands: the interpreters and npu-smi."""
+    """Write the board's own commands: the interpreters and, where it has a chip, npu-smi."""
     python = shlex.quote(board.python)
     old = f"/home/{board.user}/"
     # Lines copied from a tutorial name the real home. Where this machine has no such folder, it means this
@@ -198,16 +198,23 @@ def _commands(path: Path, board: SimBoard, modules: Path) -> None:
         f'exec {python} "$@"\n'
     )
     commands = dict.fromkeys(board.interpreters, interpreter)
-    commands["npu-smi"] = (
+    if board.chips:
+        commands["npu-smi"] = _npu_smi(path, board, modules)
+    for stale in set(os.listdir(path / "bin")) - set(commands):
+        (path / "bin" / stale).unlink()
+    for name, text in commands.items():
+        _write(path / "bin" / name, text, 0o755)
+
+
+def _npu_smi(path: Path, board: SimBoard, modules: Path) -> str:
+    """The driver's tool; a machine without a chip has no driver."""
+    python = shlex.quote(board.python)
+    return (
         "#!/bin/sh\n"
         f"export PYTHONPATH={shlex.quote(str(modules))}\n"
         f"export ASCEND_SIM_BOARD={shlex.quote(str(path / 'board.json'))}\n"
         f"exec {python} -c '{install.RUN_MODULE.format(module='ascend_sim.npu_smi')}' \"$@\"\n"
     )
-    for stale in set(os.listdir(path / "bin")) - set(commands):
-        (path / "bin" / stale).unlink()
-    for name, text in commands.items():
-        _write(path / "bin" / name, text, 0o755)
 
 
 def _refresh(record: Path, home: Path, layout: install.Install) -> None:
