@@ -117,7 +117,7 @@ def run_stage(invocation: Invocation) -> int:
 
 def _has_boards(config: Config) -> bool:
     """Does an inventory name boards? One with nothing but a host to train on does not."""
-    return config.inventory is not None and any(item.kind == "board" for item in inventory_of(config, "800_inference"))
+    return config.inventory is not None and any(item.kind == "board" for item in inventory_of(config))
 
 
 def _both(invocation: Invocation, run: RunFolder) -> Emit:

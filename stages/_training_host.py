@@ -27,13 +27,13 @@ def training_host(config: Config) -> Iterator[TrainHost]:
     """Where to train; a simulated machine lives, with all that runs on it, as long as the ``with`` block."""
     its = _target(config)
     if not config.simulate:
-        yield _host(config, its, address_of(its.boards[0], its))
+        yield host_of(config, its, address_of(its.boards[0], its))
         return
     # Its own interpreter is this one, which has MindSpore.
     boards = [replace(board, name=f"train-{board.name}", python=sys.executable) for board in stand_ins(its)]
     try:
         with Simulation(boards, paths.home() / "sim-training") as simulation:
-            yield _host(config, its, simulated_address(simulation.addresses[0], its))
+            yield host_of(config, its, simulated_address(simulation.addresses[0], its))
     except SimulationError as error:
         raise ConfigError(f"simulate: {error}") from error
 
@@ -51,7 +51,8 @@ def _target(config: Config) -> Target:
     return Target(host.profile, replace(load(composed), ssh=config.ssh), (host,))
 
 
-def _host(config: Config, its: Target, address: Address) -> TrainHost:
+def host_of(config: Config, its: Target, address: Address) -> TrainHost:
+    """The machine at ``address``, and how it is made to train."""
     remote = config.train.remote
     environment = ""
     if remote.activate:
