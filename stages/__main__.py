@@ -55,7 +55,7 @@ flags
   --detailed-exitcode  plan: exit with 3 when something would change
   --until-done         apply: go on until the boards that are offline now have it too
   --receipts           verify: are the receipts kept here whole; asks no board
-  --attach             train.where=modelarts: follow the job that there is, never start one
+  --attach             train.where=ssh, modelarts: follow the job that there is, never start one
   -m, --config-dir, --hydra-help, …      Hydra's own
 
 exit codes
@@ -276,7 +276,7 @@ def _hydra(
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from hydra.types import RunMode, TaskFunction
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from stages import _sweep
@@ -286,10 +286,15 @@ def _hydra(
     codes: list[int] = []
     errors: list[BaseException] = []
     sweep: list[_sweep.Job] = []
+    seen: set[str] = set()
 
     def task(composed: DictConfig) -> None:
         hydra_config = HydraConfig.get()
         many = hydra_config.mode == RunMode.MULTIRUN
+        settings = OmegaConf.to_yaml(composed)
+        if settings in seen:
+            return  # of a sweep that names the same settings twice
+        seen.add(settings)
         results: list[Any] = []
         failed: BaseException | None = None
         # Hydra writes a line of its own about every exception it sees.
@@ -297,6 +302,10 @@ def _hydra(
             codes.append(_task(composed, verb or "apply", words, rest, flags, shown, results))
         except Exception as error:
             failed = error
+            if many and isinstance(error, Interrupted):
+                # An exception would only end this job of the sweep.
+                errors.append(error)
+                raise KeyboardInterrupt from None
             if many and isinstance(error, DeployError):
                 shown.error(error)
                 codes.append(error.exit_code)
@@ -313,13 +322,18 @@ def _hydra(
         entry(None)
     except (HydraException, OmegaConfBaseException) as error:
         raise _plain(error, shown) from error
+    except KeyboardInterrupt:
+        if errors:
+            raise errors[-1] from None
+        raise
     except SystemExit as end:
         return int(end.code or 0)
     finally:
         sys.argv = before
-    if sweep:
-        found = _sweep.rows(sweep)
-        shown.data({"sweep": found}, _sweep.table(found))
+        if sweep:
+            shown.close()
+            found = _sweep.rows(sweep)
+            shown.data({"sweep": found}, _sweep.table(found))
     if errors and isinstance(errors[0], (HydraException, OmegaConfBaseException)):
         raise _plain(errors[0], shown) from errors[0]
     if errors:

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from stages import _registry
 from stages._asking import asker, confirm_fleet
 from stages._engine import engine_of
-from stages._fleet import Places, Target, limits_of, local_atc, reach, targets_of
+from stages._fleet import Places, Target, inventory_of, limits_of, local_atc, reach, targets_of
 from stages._invocation import Invocation
 from stages._locking import keep_lock, open_store, recorder, signature_of
 from stages._planning import (
@@ -32,6 +32,7 @@ from stages._planning import (
 from toolkit import paths, pipeline, report
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import converter_script, environment_script
+from toolkit.config.schema import Config
 from toolkit.errors import ConfigError, Interrupted, RemoteError
 from toolkit.fleet.job import BoardJob
 from toolkit.fleet.journal import RunFolder
@@ -86,7 +87,7 @@ def run_stage(invocation: Invocation) -> int:
         return apply(invocation)
     store = open_store(invocation)
     config = invocation.config
-    if name in ("data", "train", "export") and config.board is None and config.inventory is None:
+    if name in ("data", "train", "export") and config.board is None and not _has_boards(config):
         targets = [Target("", config, ())]
     else:
         targets = targets_of(invocation)
@@ -112,6 +113,11 @@ def run_stage(invocation: Invocation) -> int:
         return 0
     finally:
         run.close()
+
+
+def _has_boards(config: Config) -> bool:
+    """Does an inventory name boards? One with nothing but a host to train on does not."""
+    return config.inventory is not None and any(item.kind == "board" for item in inventory_of(config))
 
 
 def _both(invocation: Invocation, run: RunFolder) -> Emit:

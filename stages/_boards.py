@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from omegaconf import OmegaConf
 
 from stages._asking import ask, can_ask
-from stages._fleet import Target, limits_of, reach, targets_of
+from stages._fleet import Target, limits_of, machines_of, reach, targets_of
 from stages._invocation import Invocation
 from toolkit import paths
 from toolkit.errors import DeployError, Interrupted, RemoteError, Unreachable, UsageError
@@ -102,9 +102,12 @@ class Lines:
 
 
 @contextlib.contextmanager
-def places_of(invocation: Invocation) -> Iterator[list[Place]]:
-    """The chosen boards with their addresses; simulated ones live as long as the ``with`` block."""
-    targets = targets_of(invocation)
+def places_of(invocation: Invocation, *, hosts: bool = False) -> Iterator[list[Place]]:
+    """The chosen boards with their addresses; simulated ones live as long as the ``with`` block.
+
+    ``hosts``: the machines that are no boards, too (see ``machines_of``).
+    """
+    targets = machines_of(invocation) if hosts else targets_of(invocation)
     with reach(invocation, targets, build_host=False) as found:
         yield [Place(board, target, found.boards[board.name]) for target in targets for board in target.boards]
 

@@ -71,6 +71,28 @@ def targets_of(invocation: Invocation) -> list[Target]:
     chosen = inventory.select([item for item in found if item.kind == "board"], config.hosts or "")
     if not chosen:
         raise UsageError(f"inventory={config.inventory}: it has no boards")
+    return _grouped(invocation, chosen)
+
+
+def machines_of(invocation: Invocation) -> list[Target]:
+    """Like :func:`targets_of`, and the machines under ``hosts:`` that the call names or would use.
+
+    Those are the ones that ``hosts=`` names, that of ``convert.host``, and that of ``train.remote.host``; all of them
+    where an inventory has nothing else.
+    """
+    config = invocation.config
+    if config.inventory is None:
+        return targets_of(invocation)
+    found = inventory_of(config)
+    chosen = inventory.select(found, config.hosts or "")
+    used = {config.convert.host, config.train.remote.host}
+    if not chosen:
+        used = {item.name for item in found}
+    chosen += [item for item in found if item.kind == "host" and item.name in used and item not in chosen]
+    return _grouped(invocation, chosen)
+
+
+def _grouped(invocation: Invocation, chosen: list[Board]) -> list[Target]:
     groups: dict[str, list[Board]] = {}
     for board in chosen:
         key = json.dumps([board.profile, dict(board.overrides)], sort_keys=True, default=str)
@@ -193,7 +215,7 @@ class Places:
 
 def stand_ins(target: Target) -> list[SimBoard]:
     """The simulated stand-ins of a target's boards."""
-    return [_stand_in(item.name, target) for item in target.boards]
+    return [_stand_in(item.name, target, toolkit=item.kind == "host") for item in target.boards]
 
 
 def _names(target: Target) -> list[str]:

@@ -11,12 +11,12 @@ from typing import Any
 from stages import _registry
 from stages._fleet import Places, Target, limits_of
 from stages._invocation import Invocation
+from stages._loading import load
 from toolkit import pipeline
 from toolkit.artefacts.hashing import digest_data, walk_files
 from toolkit.artefacts.manifest import Release
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import environment_script
-from toolkit.config.store import load
 from toolkit.errors import InputError, PlanError
 from toolkit.fleet import plan as planning
 from toolkit.fleet.plan import BoardFacts, BoardPlan, BoardWish, BuildStep, Permits, Plan
@@ -212,7 +212,7 @@ def read_plan(invocation: Invocation) -> tuple[Invocation, Plan]:
         replace(
             invocation,
             composed=composed,
-            config=load(composed),
+            config=load(composed, invocation.renderer.show),
             overrides=[*invocation.overrides, *extra],
             compose=lambda more: compose([*extra, *more]),
         ),
