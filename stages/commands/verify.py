@@ -24,6 +24,7 @@ from typing import Any
 from stages._boards import (
     Answer,
     Place,
+    Records,
     ask_boards,
     exit_code,
     failures_text,
@@ -39,7 +40,6 @@ from toolkit.fleet import program, receipts
 from toolkit.fleet.agreement import compare, latency, read_results
 from toolkit.fleet.journal import RunFolder
 from toolkit.remote.agent import BoardAgent
-from toolkit.ui.events import Event
 from toolkit.ui.tables import table
 
 HELP = "re-hash what is on the boards and run the golden pictures again"
@@ -107,14 +107,13 @@ def run(invocation: Invocation) -> int:
         return verify_receipts(invocation)
     with places_of(invocation) as places, run_folder(invocation) as run:
 
+        records = Records(run, "verify", [place.name for place in places])
+
         def check(place: Place, agent: BoardAgent) -> Verified:
+            records.begin(place.name)
             return verify_board(place, agent, run)
 
-        answers = ask_boards(invocation, places, check)
-        for answer in answers:
-            content = _json(answer)
-            run.show(Event("outcome", stage="verify", board=answer.name, data=content))
-            run.receipt(answer.name, content)
+        answers = ask_boards(invocation, places, check, keep=lambda answer: records.keep(answer.name, _json(answer)))
     invocation.renderer.data({"boards": [_json(item) for item in answers], "run": run.id}, _text(answers, run))
     found = {item.value.status for item in answers if item.value is not None}
     if "disagrees" in found:

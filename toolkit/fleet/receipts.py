@@ -81,8 +81,10 @@ class Receipts:
         """Append a receipt to the board's chain and return it; ``copy``: the run's own file for it.
 
         A board that is tried again in the same run gets another receipt; the run's file is that of the last
-        one.
+        one. ``content`` has no ``number`` and no ``former`` of its own: those are the chain's.
         """
+        if taken := content.keys() & {"number", "former"}:
+            raise ValueError(f"a receipt's own words: {sorted(taken)}")
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._alone(board):
             number, former = self._head(board)
