@@ -98,10 +98,11 @@ def judge(board: str, app: str, found: Inspection, wished: Release | None) -> St
     if found.current and found.environment in ("differs", "absent"):
         how = "is another" if found.environment == "differs" else "is not set"
         drifted.append(f"the environment in ~/.bashrc {how}")
-    if wished is not None and found.current == wished.id and found.missing:
-        paths_of = {file.sha256: file.path for file in wished.files}
-        names = sorted(paths_of[sha] for sha in found.missing)
-        drifted.append(f"{len(names)} files are missing or cut short, such as {names[0]}")
+    torn = set(found.broken)
+    if wished is not None and found.current == wished.id:
+        torn |= {file.path for file in wished.files if file.sha256 in found.missing}
+    if torn and not found.foreign:
+        drifted.append(f"{len(torn)} files are missing or cut short, such as {min(torn)}")
     last = found.last_run or {}
     return Status(
         board=board,

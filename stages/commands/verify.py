@@ -79,7 +79,9 @@ class Verified:
         """What to do, for people."""
         if self.foreign:
             return "move it away on the board, or set board.root"
-        if self.damaged or self.missing:
+        if self.missing and not self.damaged:
+            return "deploy puts back what is missing"
+        if self.damaged:
             return f"on the board rm -r {self.folder}/blobs, then deploy: all of it is sent again, and checked"
         if self.problems:
             return "deploy rollback, or compare with doctor: driver, CANN and chip as they were?"
@@ -125,10 +127,14 @@ def run(invocation: Invocation) -> int:
 
 def verify_receipts(invocation: Invocation) -> int:
     """Was a receipt in this folder removed or edited?"""
-    problems = receipts.check(paths.base())
-    lines = [f"✗ {problem}" for problem in problems] or ["every receipt is there, as it was written"]
+    problems, count = receipts.check(paths.base()), receipts.count(paths.base())
+    lines = [f"✗ {problem}" for problem in problems]
+    if not lines and count:
+        lines = [f"{count} receipts: every one is there, as it was written"]
+    elif not lines:
+        lines = [f"there are no receipts in {relative(paths.home() / 'receipts')}: nothing was done from here yet"]
     found = [{"board": item.board, "problem": item.text} for item in problems]
-    invocation.renderer.data({"receipts": found}, "\n".join(lines))
+    invocation.renderer.data({"receipts": found, "count": count}, "\n".join(lines))
     return PlanError.exit_code if problems else 0
 
 

@@ -126,7 +126,7 @@ class Session:
         """Point ``current`` to the release. From here on the board goes back by itself unless it is
         confirmed."""
         job = self.job
-        if self.inspection.foreign and job.permits.take_over:
+        if self.inspection.foreign and not self.inspection.current and job.permits.take_over:
             self._move_aside()
         # In the journal before it is asked for: whoever reads it after a kill knows that it may have
         # happened.
@@ -182,6 +182,7 @@ def facts_of(inspection: Inspection, block: Sequence[str] = ()) -> BoardFacts:
     return BoardFacts(
         current=inspection.current,
         missing=dict(inspection.missing),
+        broken=inspection.broken,
         environment=inspection.environment or "absent",
         block=tuple(block),
         run_key=str((inspection.last_run or {}).get("run_key", "")),
