@@ -159,6 +159,6 @@ def _text(answers: list[Answer[Status]]) -> str:
             rows.append([answer.name, status.release[:12] or "–", since, status.by, status.state])
     good = sum(answer.value is not None and answer.value.healthy for answer in answers)
     lines = [table(["board", "release", "since", "by", "state"], rows), *failures_text(answers)]
-    if len(answers) > 1:
-        lines.append(f"{good} of {len(answers)} boards healthy")
+    apps = dict.fromkeys(answer.place.target.config.app.name for answer in answers)
+    lines.append(f"{', '.join(apps)}: {good} of {len(answers)} boards healthy")
     return "\n".join(lines)

@@ -33,7 +33,7 @@ def test_as_a_table(fleet: Fleet) -> None:
     assert head.split() == ["board", "release", "since", "by", "state"]
     assert [row.split()[0] for row in rows[:3]] == list(BOARDS)
     assert all(row.endswith("healthy") for row in rows[:3]), "that release is not built here: nothing to compare with"
-    assert rows[3] == "3 of 3 boards healthy"
+    assert rows[3] == "digits: 3 of 3 boards healthy"
 
 
 @pytest.mark.e2e

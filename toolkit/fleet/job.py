@@ -67,6 +67,7 @@ class BoardJob:
     store: Path = Path(".deploy")  # where older files may lie, to send differences from
     deltas: str = "auto"  # ssh.deltas
     keep_releases: int = 3
+    back: str = ""  # what to type to put this board back
 
     @cached_property
     def run_key(self) -> str:
@@ -270,7 +271,7 @@ def revert_board(
             f"could not be put back to {done.previous[:12] or 'nothing'}, may run {done.release[:12]}: "
             f"{outcome.message}"
         )
-        outcome.hint = f"when it answers: deploy rollback hosts={job.board}"
+        outcome.hint = f"when it answers: {job.back or f'deploy rollback hosts={job.board}'}"
         outcome.cause = "not-reverted"
     elif done.failed:
         # It failed first, and that is what people want to read.
