@@ -3,6 +3,7 @@ decide."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,6 +54,15 @@ def program_of(target: Target) -> dict[str, Any]:
 def permits_of(target: Target) -> Permits:
     rollout = target.config.rollout
     return Permits(take_over=rollout.take_over, break_lock=rollout.break_lock)
+
+
+def command_for(invocation: Invocation, verb: str, boards: Sequence[str]) -> str:
+    """What to type for ``verb`` with these boards of the call: what chose them, and nothing else."""
+    chosen = ("inventory", "board", "simulate", "app", "ssh", "hosts")
+    words = [item for item in invocation.overrides if _key(item).split(".")[0] in chosen]
+    if invocation.config.inventory is not None:
+        words = [item for item in words if _key(item) != "hosts"] + [f"hosts={','.join(boards)}"]
+    return shlex.join(["deploy", verb, *words])
 
 
 def keys_of(targets: Sequence[Target]) -> list[str]:
