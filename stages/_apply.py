@@ -235,7 +235,7 @@ def _roll_out(
         jobs += board_jobs(invocation, target, key, made["package"], places, run, planned)
         releases[key], packages[key] = jobs[-1].release.id, made["package"].digest
     keep_lock(invocation, targets, store, releases, run.path)
-    with engine_of(invocation, packages, emit) as (deploy, revert, workers):
+    with engine_of(invocation, packages, emit, stop) as (deploy, revert, workers):
         hands = Hands(deploy, revert, asker(invocation, stop), recorder(run, jobs))
         return roll_out(
             jobs,

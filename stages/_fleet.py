@@ -13,15 +13,19 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+from yaml import YAMLError, safe_load
 
 from stages._hosts import convert_host, with_toolkit
 from stages._invocation import Invocation
 from stages._loading import load
 from toolkit import inventory, paths
+from toolkit.artefacts.lock import key_of
 from toolkit.cann.host import ConvertHost
 from toolkit.config.schema import BoardSettings, Config
+from toolkit.config.store import wrong_value
 from toolkit.errors import ConfigError, UsageError
 from toolkit.inventory import Board
+from toolkit.inventory.board import CONNECTION
 from toolkit.remote.address import Address, Limits
 from toolkit.sim import SimBoard, Simulation, SimulationError
 
@@ -71,7 +75,7 @@ def targets_of(invocation: Invocation) -> list[Target]:
     chosen = inventory.select([item for item in found if item.kind == "board"], config.hosts or "")
     if not chosen:
         raise UsageError(f"inventory={config.inventory}: it has no boards")
-    return _grouped(invocation, chosen)
+    return _grouped(invocation, _with_typed(chosen, invocation))
 
 
 def machines_of(invocation: Invocation) -> list[Target]:
@@ -88,8 +92,10 @@ def machines_of(invocation: Invocation) -> list[Target]:
     used = {config.convert.host, config.train.remote.host}
     if not chosen:
         used = {item.name for item in found}
-    chosen += [item for item in found if item.kind == "host" and item.name in used and item not in chosen]
-    return _grouped(invocation, chosen)
+    boards = [item for item in chosen if item.kind == "board"]
+    hosts = [item for item in found if item.kind == "host" and (item in chosen or item.name in used)]
+    # What is typed as board.…= is meant for boards.
+    return _grouped(invocation, [*(_with_typed(boards, invocation) if boards else []), *hosts])
 
 
 def _grouped(invocation: Invocation, chosen: list[Board]) -> list[Target]:
@@ -98,47 +104,104 @@ def _grouped(invocation: Invocation, chosen: list[Board]) -> list[Target]:
         key = json.dumps([board.profile, dict(board.overrides)], sort_keys=True, default=str)
         groups.setdefault(key, []).append(board)
     targets: list[Target] = []
+    problems: list[str] = []
     for boards in groups.values():
         profile = boards[0].profile
         same = sum(target.profile.profile == profile for target in targets)
         name = f"{profile}-{same + 1}" if same else profile
-        targets.append(Target(name, _config_for(invocation, boards[0]), tuple(boards)))
+        try:
+            targets.append(Target(name, _config_for(invocation, boards[0]), tuple(boards)))
+        except ConfigError as error:
+            problems += [_placed(problem, boards) for problem in error.problems or [str(error)]]
+    if problems:
+        count = f"{len(problems)} settings of boards are wrong"
+        raise ConfigError(problems[0] if len(problems) == 1 else count, problems=problems)
     return targets
 
 
-def inventory_of(config: Config) -> list[Board]:
-    """All machines of the call's inventory; boards that name no profile are of ``+board=``'s."""
-    default = config.board.profile if config.board else ""
+def _placed(problem: str, boards: list[Board]) -> str:
+    """A problem of boards that share their settings, with the file and line that it comes from."""
+    first, key = boards[0], problem.split(":", 1)[0]
+    more = f" and {len(boards) - 1} more" if len(boards) > 1 else ""
+    return f"{first.lines.get(key, first.place)}: {first.name}{more}: {problem}"
+
+
+def _with_typed(boards: list[Board], invocation: Invocation) -> list[Board]:
+    """The boards without what was typed as ``board.…=``, which wins over their entries; refuses what makes no
+    sense there."""
+    typed = {key_of(item) for item in invocation.overrides}
+    for key in ("board.profile", "board.count"):
+        if key in typed:
+            raise UsageError(
+                f"{key}: an inventory says which boards there are, and of which profile", hint="give +board=… alone"
+            )
+    for key in ("board.host", "board.port", "board.host_key"):
+        if key in typed and len(boards) > 1:
+            raise UsageError(
+                f"{key}: {len(boards)} boards are selected, and each has its own", hint="hosts=NAME selects one of them"
+            )
+    empty: dict[str, Any] = {
+        name: 0 if name == "port" else "" for name in CONNECTION if f"board.{name}" in typed
+    }
+    return [replace(board, **empty) for board in boards] if empty else boards
+
+
+def inventory_of(config: Config, default: str = "") -> list[Board]:
+    """All machines of the call's inventory. ``default``: the profile of those that name none."""
+    default = default or (config.board.profile if config.board else "")
     folders = [paths.base() / "inventory", paths.INVENTORY]
-    return inventory.load(config.inventory or "", folders, profiles(), default, ssh_config=config.ssh.config)
+    files = _profile_files()
+    return inventory.load(
+        config.inventory or "",
+        folders,
+        sorted(files),
+        default,
+        ssh_config=config.ssh.config,
+        addresses={} if config.simulate else _addresses(files),
+        wrong=wrong_value,
+    )
 
 
 def profiles() -> list[str]:
-    """The profiles there are: ours, and those in the folder of ``--config-dir``."""
+    """The board profiles there are: ours, and those in the folder of ``--config-dir``."""
+    return sorted(_profile_files())
+
+
+def _profile_files() -> dict[str, Path]:
     folders = [paths.CONF]
     if HydraConfig.initialized():
         sources = HydraConfig.get().runtime.config_sources
         folders += [Path(source.path) for source in sources if source.schema == "file"]
-    names = {path.stem for folder in folders for path in (folder / "board").glob("*.yaml")}
-    # That one is no kind of board: it chooses the demo's app, too.
-    return sorted(names - {"sim"})
+    found = {path.stem: path for folder in folders for path in (folder / "board").glob("*.yaml")}
+    found.pop("sim", None)  # that one is no kind of board: it chooses the demo's app, too
+    return found
+
+
+def _addresses(files: Mapping[str, Path]) -> dict[str, str]:
+    """The profiles' default addresses, of those that have one."""
+    found = {}
+    for name, path in files.items():
+        with contextlib.suppress(OSError, ValueError, YAMLError):  # whoever composes it is told what is wrong with it
+            content = safe_load(path.read_text("utf-8"))
+            if isinstance(content, Mapping) and isinstance(content.get("host"), str):
+                found[name] = content["host"]
+    return found
 
 
 def _config_for(invocation: Invocation, board: Board) -> Config:
     """The call's config with the board's profile and its overrides; what was typed wins over the inventory."""
+    # A build host is none of the boards that board.…= was typed for.
+    typed_too = invocation.of_boards if board.kind == "board" else []
     if invocation.config.board is not None and invocation.config.board.profile == board.profile:
         composed = invocation.compose([])
     else:
-        composed = invocation.compose([f"+board={board.profile}"])
-    typed = {item.split("=", 1)[0].lstrip("+") for item in invocation.overrides}
+        composed = invocation.compose([f"+board={board.profile}", *typed_too])
+    typed = {key_of(item) for item in invocation.overrides}
     OmegaConf.set_struct(composed, False)
     for key, value in board.overrides.items():
         if key not in typed:
             OmegaConf.update(composed, key, value, merge=True)
-    try:
-        return load(composed, invocation.renderer.show)
-    except ConfigError as error:
-        raise ConfigError(f"board {board.name}: {error}", hint=error.hint, problems=error.problems) from error
+    return load(composed, invocation.renderer.show)
 
 
 def _boards_of(profile: BoardSettings) -> Iterator[Board]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from stages import _registry
 from stages._fleet import Places, Target, limits_of
-from stages._invocation import Invocation
+from stages._invocation import Invocation, split_boards
 from stages._loading import load
 from toolkit import pipeline
 from toolkit.artefacts.hashing import digest_data, walk_files
@@ -215,7 +215,7 @@ def read_plan(invocation: Invocation) -> tuple[Invocation, Plan]:
         raise InputError(f"plan={name}: {error}", hint="deploy plan out=FILE writes one") from error
     plan, stored = planning.from_text(text, name)
     typed = {_key(item) for item in invocation.overrides}
-    extra = [item for item in stored if _key(item) not in typed]
+    extra, of_boards = split_boards([item for item in stored if _key(item) not in typed])
     composed = invocation.compose(extra)
     compose = invocation.compose
     return (
@@ -223,7 +223,8 @@ def read_plan(invocation: Invocation) -> tuple[Invocation, Plan]:
             invocation,
             composed=composed,
             config=load(composed, invocation.renderer.show),
-            overrides=[*invocation.overrides, *extra],
+            overrides=[*invocation.overrides, *extra, *of_boards],
+            of_boards=[*invocation.of_boards, *of_boards],
             compose=lambda more: compose([*extra, *more]),
         ),
         plan,
