@@ -7,8 +7,6 @@ went wrong with it is its answer. Ctrl-C cuts all lines: what these verbs do on 
 from __future__ import annotations
 
 import contextlib
-import getpass
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -233,11 +231,6 @@ def run_folder(invocation: Invocation) -> Iterator[RunFolder]:
         run.close()
 
 
-def holder() -> str:
-    """Who we are, for locks and journals."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
 def run_program(
     place: Place,
     agent: BoardAgent,
@@ -273,7 +266,6 @@ __all__ = [
     "each",
     "exit_code",
     "failures_text",
-    "holder",
     "named",
     "places_of",
     "relative",

@@ -20,13 +20,12 @@ from stages._boards import (
     confirm,
     exit_code,
     failures_text,
-    holder,
     places_of,
     run_folder,
 )
 from stages._invocation import Invocation
 from toolkit.errors import BoardRefused
-from toolkit.remote.agent import BoardAgent, Inspection
+from toolkit.remote.agent import BoardAgent, Inspection, local_holder
 from toolkit.ui.events import Event
 from toolkit.ui.tables import table
 
@@ -54,7 +53,7 @@ def run(invocation: Invocation) -> int:
             goal = choose(place.name, found, wanted)
             if goal == found.current and found.pending is None:
                 return Rolled(place.name, "unchanged", found.current, found.current)
-            agent.lock(holder(), break_lock=config.rollout.break_lock)
+            agent.lock(local_holder(), break_lock=config.rollout.break_lock)
             return Rolled(place.name, "reverted", found.current, agent.revert(goal))
 
         with run_folder(invocation) as run:

@@ -48,6 +48,11 @@ _PASSES = 3
 """How often missing or damaged blobs are sent before we give up on a board."""
 
 
+def local_holder() -> str:
+    """``user@host`` of this process, for locks and journals."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
 @dataclass(frozen=True)
 class Wish:
     """What a board ought to have: compared by the board while it inspects itself.
@@ -150,7 +155,7 @@ class BoardAgent:
         self._limits = limits
         self._emit = emit
         self._frames = Frames(line, address.name, boot or boot_payload())
-        self._session = _Session("", "", f"{getpass.getuser()}@{socket.gethostname()}")
+        self._session = _Session("", "", local_holder())
         self._first = True
 
     @classmethod
