@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +40,7 @@ from toolkit.fleet.plan import Plan
 from toolkit.fleet.plan import to_text as plan_file
 from toolkit.fleet.plan_text import named
 from toolkit.fleet.rollout import Hands, Trip, roll_out
-from toolkit.remote.agent import BoardAgent
+from toolkit.remote.agent import BoardAgent, local_holder
 from toolkit.ui.events import Emit, Event
 
 
@@ -262,7 +260,6 @@ def board_jobs(
     content = content_of(target, package)
     reference = json.loads((package.path / "reference.json").read_text())["pictures"]
     environment, program, permits = environment_script(profile.cann), program_of(target), permits_of(target)
-    holder = f"{getpass.getuser()}@{socket.gethostname()}"
     signature = signature_of(invocation, content.release)
     return [
         BoardJob(
@@ -278,7 +275,7 @@ def board_jobs(
             program=program,
             interpreters=tuple(profile.interpreters),
             run_id=run.id,
-            holder=holder,
+            holder=local_holder(),
             out=run.path / board.name,
             infer_limit=config.infer.limit,
             gate=config.verify,

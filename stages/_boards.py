@@ -8,8 +8,6 @@ came of each is kept all the same (:class:`Records`).
 from __future__ import annotations
 
 import contextlib
-import getpass
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +27,7 @@ from toolkit.fleet.journal import RunFolder
 from toolkit.inventory import Board
 from toolkit.inventory.selection import Terms
 from toolkit.remote.address import Address
-from toolkit.remote.agent import BoardAgent, RunReport
+from toolkit.remote.agent import BoardAgent, RunReport, local_holder
 from toolkit.ui.events import Emit, Event, ignore
 from toolkit.ui.tables import table
 
@@ -203,7 +201,7 @@ class Records:
         """The end of one board's part: an outcome in the journal, and the receipt."""
         told = {"board": board, **self._known[board], **content}
         self._run.show(Event("outcome", stage=self._verb, board=board, data=told))
-        self._run.receipt(board, {"verb": self._verb, "by": holder(), **told, "ended": time.time()})
+        self._run.receipt(board, {"verb": self._verb, "by": local_holder(), **told, "ended": time.time()})
 
 
 def exit_code(failed: int, total: int) -> int:
@@ -283,11 +281,6 @@ def run_folder(invocation: Invocation) -> Iterator[RunFolder]:
         run.close()
 
 
-def holder() -> str:
-    """Who we are, for locks and journals."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
 def run_program(
     place: Place,
     agent: BoardAgent,
@@ -324,7 +317,6 @@ __all__ = [
     "each",
     "exit_code",
     "failures_text",
-    "holder",
     "named",
     "places_of",
     "relative",

@@ -68,7 +68,7 @@ def targets_of(invocation: Invocation) -> list[Target]:
             )
         if config.hosts:
             raise UsageError("hosts: selects from an inventory", hint="give inventory=NAME too")
-        if config.board.count > 1 and not config.simulate:
+        if config.board.count > 1 and not config.simulate and invocation.verb != "sim":
             raise UsageError("board.count: only simulated boards can be counted", hint="simulate=true, or inventory=")
         return [Target(config.board.profile, config, tuple(_boards_of(config.board)))]
     found = inventory_of(config)

@@ -24,14 +24,13 @@ from stages._boards import (
     confirm,
     exit_code,
     failures_text,
-    holder,
     named,
     places_of,
     run_folder,
 )
 from stages._invocation import Invocation
 from toolkit.errors import BoardRefused
-from toolkit.remote.agent import BoardAgent, Inspection
+from toolkit.remote.agent import BoardAgent, Inspection, local_holder
 from toolkit.ui.tables import table
 
 HELP = "each board back to its previous release, or to release=ID"
@@ -83,7 +82,7 @@ def roll_back(place: Place, agent: BoardAgent, wanted: str, records: Records) ->
     goal = choose(place.name, found, wanted)
     if goal == found.current and found.pending is None:
         return Rolled(place.name, "unchanged", found.current, found.current)
-    agent.lock(holder(), break_lock=config.rollout.break_lock)
+    agent.lock(local_holder(), break_lock=config.rollout.break_lock)
     # In the journal before it is asked for: whoever reads it after a kill knows that it may have happened.
     records.note(place.name, "reverting", release=found.current, previous=goal)
     now = agent.revert(goal or "none")

@@ -132,7 +132,7 @@ def _since(found: Inspection) -> float | None:
                 times.append(float(entry["time"]))
         except (ValueError, KeyError, TypeError):
             continue  # cut by a crash, or not ours
-    if times and times[-1] > SET_CLOCK:
+    if times and SET_CLOCK < times[-1] < 1e11:  # more is no date
         return times[-1]
     told = (found.last_run or {}).get("time")
     return float(told) if isinstance(told, int | float) else None

@@ -281,8 +281,8 @@ def _table(items: list[Outcome]) -> Table:
             f"[{STATUS_STYLE[item.status]}]{item.status}[/]",
             f"{accuracy * 100:.1f} % of {labelled}" if accuracy is not None else "–",
             f"{figures['difference']:.1e}" if figures.get("difference") is not None else "–",
-            f"{figures['p50_ms']:.2f}" if "p50_ms" in figures else "–",
-            f"{figures['p99_ms']:.2f}" if "p99_ms" in figures else "–",
+            f"{figures['p50_ms']:.2f}" if figures.get("p50_ms") is not None else "–",
+            f"{figures['p99_ms']:.2f}" if figures.get("p99_ms") is not None else "–",
             _size(item.sent),
             f"{item.seconds:.1f}",
         )
