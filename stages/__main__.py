@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from stages._registry import BOARD_ORDER, stage_names, verb_names
 from toolkit import paths
 from toolkit.errors import ConfigError, DeployError, InputError, Interrupted, UsageError
+from toolkit.inventory.board import HOST_PROFILE, profile_named
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -79,7 +80,7 @@ flags
   --detailed-exitcode  plan: exit with 3 when something would change
   --until-done         apply: go on until the boards that are offline now have it too
   --receipts           verify: are the receipts kept here whole; asks no board
-  --attach             train.where=modelarts: follow the job that there is, never start one
+  --attach             train.where=ssh, modelarts: follow the job that there is, never start one
   --version            of this program
   -m, --config-dir, --hydra-help, …      Hydra's own
 
@@ -296,24 +297,29 @@ def _take_verb(arguments: list[str]) -> tuple[str, list[str], list[str]]:
 def _with_plus(argument: str) -> str:
     """The group ``board`` has no default, and Hydra wants a + before what it adds: put it there.
 
-    A bare number is an int to Hydra and no profile's name: ``board=500`` means ``atlas500``. ``release.sign`` is what
-    people look for; ``release`` is a value, so that signing is a group of its own.
+    A bare number is an int to Hydra and no profile's name: ``board=500`` means ``atlas500``, and ``board=500_a2``
+    ``atlas500_a2``. ``release.sign`` is what people look for; ``release`` is a value, so that signing is a group of
+    its own.
     """
     argument = re.sub(r"^\+?release\.sign(?=[.=])", "sign", argument)
     match = re.fullmatch(r"\+?board=(.*)", argument)
     if match is None:
         return argument
-    name = match.group(1)
+    names = sorted(path.stem for path in (paths.CONF / "board").glob("*.yaml") if path.stem != HOST_PROFILE)
+    chosen = [_board_named(name, names) for name in match.group(1).split(",")]  # several: a sweep
+    return f"+board={','.join(chosen)}"
+
+
+def _board_named(name: str, names: Sequence[str]) -> str:
+    if found := profile_named(name, names):
+        return found
     if re.fullmatch(r"[\d.]+", name):
-        names = sorted(path.stem for path in (paths.CONF / "board").glob("*.yaml"))
-        if f"atlas{name}" not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-            raise ConfigError(
-                f"board={name}: there is no such board" + (f"; did you mean {near[0]}?" if near else ""),
-                hint=f"there are: {', '.join(names)}",
-            )
-        name = f"atlas{name}"
-    return f"+board={name}"
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        raise ConfigError(
+            f"board={name}: there is no such board" + (f"; did you mean {near[0]}?" if near else ""),
+            hint=f"there are: {', '.join(names)}",
+        )
+    return name
 
 
 def _quoted(argument: str) -> str:
@@ -357,6 +363,7 @@ def _hydra(
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from hydra.types import RunMode, TaskFunction
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from stages import _sweep
@@ -367,10 +374,15 @@ def _hydra(
     codes: list[int] = []
     errors: list[BaseException] = []
     sweep: list[_sweep.Job] = []
+    seen: set[str] = set()
 
     def task(composed: DictConfig) -> None:
         hydra_config = HydraConfig.get()
         many = hydra_config.mode == RunMode.MULTIRUN
+        settings = OmegaConf.to_yaml(composed)
+        if settings in seen:
+            return  # of a sweep that names the same settings twice
+        seen.add(settings)
         results: list[Any] = []
         failed: BaseException | None = None
         # Hydra writes a line of its own about every exception it sees.
@@ -378,6 +390,10 @@ def _hydra(
             codes.append(_task(composed, verb or "apply", words, rest, flags, shown, results, of_boards))
         except Exception as error:
             failed = error
+            if many and isinstance(error, Interrupted):
+                # An exception would only end this job of the sweep.
+                errors.append(error)
+                raise KeyboardInterrupt from None
             if many and isinstance(error, DeployError):
                 shown.error(error)
                 codes.append(error.exit_code)
@@ -395,13 +411,18 @@ def _hydra(
         entry(None)
     except (HydraException, OmegaConfBaseException) as error:
         raise _plain(error, shown) from error
+    except KeyboardInterrupt:
+        if errors:
+            raise errors[-1] from None
+        raise
     except SystemExit as end:
         return int(end.code or 0)
     finally:
         sys.argv = before
-    if sweep:
-        found = _sweep.rows(sweep)
-        shown.data({"sweep": found}, _sweep.table(found))
+        if sweep:
+            shown.close()
+            found = _sweep.rows(sweep)
+            shown.data({"sweep": found}, _sweep.table(found))
     if errors and isinstance(errors[0], (HydraException, OmegaConfBaseException)):
         raise _plain(errors[0], shown) from errors[0]
     if errors:
@@ -476,7 +497,7 @@ def _plain(error: Exception, shown: Renderer) -> ConfigError:
         return ConfigError(unknown_key(match.group(1)))
     if match := re.search(r"Could not (?:find|load) '([\w-]+)/([^']+)'", text):
         group, name = match.groups()
-        options = sorted(path.stem for path in (paths.CONF / group).glob("*.yaml"))
+        options = sorted(path.stem for path in (paths.CONF / group).glob("*.yaml") if path.stem != HOST_PROFILE)
         near = difflib.get_close_matches(name, options, n=1)
         return ConfigError(
             f"{group}={name}: there is no such {group}" + (f"; did you mean {near[0]}?" if near else ""),

@@ -61,16 +61,44 @@ def targets_of(invocation: Invocation) -> list[Target]:
                 "no board is chosen",
                 hint="+board=sim for simulated boards, +board=200dk for a dev kit, inventory=NAME for a fleet",
             )
+        if not config.board.soc_version:
+            raise UsageError(
+                f"board={config.board.profile}: a machine without a chip is no board",
+                hint="write it under hosts: of an inventory, and give convert.host=NAME",
+            )
         if config.hosts:
             raise UsageError("hosts: selects from an inventory", hint="give inventory=NAME too")
-        if config.board.count > 1 and not config.simulate:
+        if config.board.count > 1 and not config.simulate and invocation.verb != "sim":
             raise UsageError("board.count: only simulated boards can be counted", hint="simulate=true, or inventory=")
         return [Target(config.board.profile, config, tuple(_boards_of(config.board)))]
     found = inventory_of(config)
     chosen = inventory.select([item for item in found if item.kind == "board"], config.hosts or "")
     if not chosen:
         raise UsageError(f"inventory={config.inventory}: it has no boards")
-    chosen = _with_typed(chosen, invocation)
+    return _grouped(invocation, _with_typed(chosen, invocation))
+
+
+def machines_of(invocation: Invocation) -> list[Target]:
+    """Like :func:`targets_of`, and the machines under ``hosts:`` that the call names or would use.
+
+    Those are the ones that ``hosts=`` names, that of ``convert.host``, and that of ``train.remote.host``; all of them
+    where an inventory has nothing else.
+    """
+    config = invocation.config
+    if config.inventory is None:
+        return targets_of(invocation)
+    found = inventory_of(config)
+    chosen = inventory.select(found, config.hosts or "")
+    used = {config.convert.host, config.train.remote.host}
+    if not chosen:
+        used = {item.name for item in found}
+    boards = [item for item in chosen if item.kind == "board"]
+    hosts = [item for item in found if item.kind == "host" and (item in chosen or item.name in used)]
+    # What is typed as board.…= is meant for boards.
+    return _grouped(invocation, [*(_with_typed(boards, invocation) if boards else []), *hosts])
+
+
+def _grouped(invocation: Invocation, chosen: list[Board]) -> list[Target]:
     groups: dict[str, list[Board]] = {}
     for board in chosen:
         key = json.dumps([board.profile, dict(board.overrides)], sort_keys=True, default=str)
@@ -229,7 +257,7 @@ def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) ->
                         simulated_address(places[hosts[target.name].name], kinds[target.name]),
                         limits_of(target.config),
                         target.profile.root,
-                        kinds[target.name].profile,
+                        _with_cann(kinds[target.name].profile, target),
                         board=target.config.convert.host == "board",
                     )
                     for target in targets
@@ -250,7 +278,7 @@ class Places:
 
 def stand_ins(target: Target) -> list[SimBoard]:
     """The simulated stand-ins of a target's boards."""
-    return [_stand_in(item.name, target) for item in target.boards]
+    return [_stand_in(item.name, target, toolkit=item.kind == "host") for item in target.boards]
 
 
 def _names(target: Target) -> list[str]:
@@ -272,7 +300,7 @@ def _stand_in(name: str, target: Target, toolkit: bool = False) -> SimBoard:
         run_mode=profile.run_mode,
         memory_mb=profile.memory_mb,
         arch=profile.arch,
-        cann_version=profile.cann.version,
+        cann_version=profile.cann.version or SimBoard.cann_version,
         driver_version=profile.driver or "0",
         groups=tuple(profile.groups),
         user=profile.user or "root",
@@ -329,7 +357,8 @@ def _build_stand_in(invocation: Invocation, target: Target, board: SimBoard) -> 
         name = f"build-{target.name}" + (f"-{version}" if version else "")
         return target, with_toolkit(_stand_in(name, target, toolkit=True), version)
     its = _inventory_host(invocation, target)
-    return its, with_toolkit(_stand_in(f"build-{wanted}", its, toolkit=True), version)
+    stand_in = _stand_in(f"build-{wanted}", its, toolkit=True)
+    return its, with_toolkit(stand_in, version or its.profile.cann.version or target.profile.cann.version)
 
 
 def _inventory_host(invocation: Invocation, target: Target) -> Target:
@@ -339,7 +368,7 @@ def _inventory_host(invocation: Invocation, target: Target) -> Target:
         raise UsageError(
             f"convert.host={wanted}: hosts stand in an inventory", hint="give inventory=NAME, or convert.host=local"
         )
-    host = inventory.select(inventory_of(target.config, target.profile.profile), wanted)[0]
+    host = inventory.select(inventory_of(target.config), wanted)[0]
     # It is a machine of its own kind: its login, its folder and its CANN are not the board's.
     return Target(host.profile, _config_for(invocation, host), (host,))
 
@@ -355,7 +384,15 @@ def _real_host(target: Target, invocation: Invocation) -> ConvertHost:
         return convert_host(address_of(target.boards[0], target), limits_of(config), profile.root, profile, board=True)
     its = _inventory_host(invocation, target)
     address = address_of(its.boards[0], its)
-    return convert_host(address, limits_of(its.config), its.profile.root, its.profile, board=False)
+    profile = _with_cann(its.profile, target)
+    return convert_host(address, limits_of(its.config), profile.root, profile, board=False)
+
+
+def _with_cann(profile: BoardSettings, target: Target) -> BoardSettings:
+    """A build host whose CANN nobody told: the generation of the boards' is looked for first."""
+    if profile.cann.version:
+        return profile
+    return replace(profile, cann=replace(profile.cann, version=target.profile.cann.version))
 
 
 def local_atc(script: str) -> bool:

@@ -22,7 +22,7 @@ from toolkit.errors import ConfigError, UsageError
 from toolkit.inventory import Board, load, select
 
 NO_SECRET = "password: a secret does not stand in an inventory; write ${secret:env,NAME}, or file, or keyring"
-PROFILES = ["200dk", "200i_dk_a2", "300i_pro", "atlas500"]
+PROFILES = ["200dk", "200i_dk_a2", "300i_pro", "atlas500", "host"]
 
 
 @pytest.fixture(autouse=True)
@@ -188,6 +188,14 @@ def test_a_host_is_no_board_and_defaults_do_not_reach_it() -> None:
 
 def test_a_products_number_finds_its_profile() -> None:
     assert boards("boards: {a: {profile: 500}}")["a"].profile == "atlas500"
+
+
+def test_a_machine_without_a_chip_needs_no_profile_and_is_no_board() -> None:
+    found = boards("defaults: {profile: 200dk}\nboards: [{name: a}]\nhosts: {builder: {host: 192.0.2.1}}")
+    assert (found["a"].profile, found["builder"].profile) == ("200dk", "host")
+    assert problems("boards: {a: {profile: host}}") == [
+        "fleet.yaml:1: a: a machine of profile host has no chip, so it is no board: write it under hosts:"
+    ]
 
 
 def test_a_board_is_frozen_hashable_and_can_be_pickled() -> None:

@@ -65,6 +65,8 @@ def test_a_home_folder_is_a_text() -> None:
         ("board=200dk", "+board=200dk"),
         ("+board=200dk", "+board=200dk"),
         ("board=500", "+board=atlas500"),
+        ("+board=500_a2", "+board=atlas500_a2"),
+        ("board=200dk,500", "+board=200dk,atlas500"),
         ("release.sign=ssh-key", "sign=ssh-key"),
         ("release.sign.key=~/.ssh/id", "sign.key=~/.ssh/id"),
         ("release=abc", "release=abc"),

@@ -103,7 +103,8 @@ def test_a_port_in_use_is_one_clear_line(deploy: Deploy) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = deploy("sim", "up", "+board=200dk", f"board.port={port}")
+        # Boards of this verb are simulated without simulate=true, and can be counted.
+        done = deploy("sim", "up", "+board=200dk", "board.count=2", f"board.port={port}")
     assert done.code == 2
     (error,) = done.of("error")
     assert str(port) in error["text"]

@@ -6,7 +6,9 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -266,3 +268,21 @@ def test_addresses_that_are_none(changes: dict[str, object]) -> None:
     fields: dict[str, object] = {"name": "x", "host": "h", "ssh_config": "", **changes}
     with pytest.raises(ConfigError):
         route(Address(**fields))  # type: ignore[arg-type]
+
+
+def test_a_user_without_a_name(tmp_path: Path) -> None:
+    """As in a container that runs as some number: getpass, which paramiko and Fabric call, finds nobody."""
+    nameless = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
+    if not shutil.which("unshare") or subprocess.run([*nameless, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no user namespaces here")
+    config = tmp_path / "config"
+    config.write_text("Host b\n  IdentityFile %d/key\n")
+    code = (
+        "import sys; from toolkit.remote import agent, connector, route; from toolkit.remote.address import Address;"
+        "connector.own_config();"
+        "print(route.route(Address('b', 'b', ssh_config=sys.argv[1]))[0].user, agent.local_holder())"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("LOGNAME", "USER", "LNAME", "USERNAME")}
+    command = [*nameless, sys.executable, "-c", code, str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout == f"uid-54321 uid-54321@{socket.gethostname()}\n", done.stderr

@@ -10,6 +10,10 @@ from typing import Any
 CONNECTION = ("host", "port", "user", "key_file", "password", "host_key", "jump")
 
 
+#: The profile of a machine without a chip: what one of kind "host" is, unless it names another.
+HOST_PROFILE = "host"
+
+
 @dataclass(frozen=True)
 class Board:
     """A board, or with ``kind`` "host" a machine that is none: a build host with CANN's toolkit.
@@ -45,6 +49,6 @@ def profile_named(name: str, profiles: Collection[str]) -> str:
     """Return the profile that ``name`` means, or "".
 
     Profiles are never named by a bare number, since Hydra reads ``board=500`` as an int. People write the
-    product's number all the same: ``500`` means ``atlas500``.
+    product's number all the same: ``500`` means ``atlas500``, ``500_a2`` ``atlas500_a2``.
     """
     return next((known for known in (name, f"atlas{name}") if known in profiles), "")

@@ -8,7 +8,7 @@ from typing import Any
 
 from yaml.nodes import Node, ScalarNode, SequenceNode
 
-from toolkit.inventory.board import Board, profile_named
+from toolkit.inventory.board import HOST_PROFILE, Board, profile_named
 from toolkit.inventory.draft import Draft, Layer
 from toolkit.inventory.keys import is_text
 from toolkit.inventory.nodes import Problems, is_null, line_of, near, place, plain, text_of
@@ -89,6 +89,8 @@ def _connection(fields: dict[str, Node], problems: Problems) -> dict[str, Any]:
 
 def _profile(draft: Draft, profiles: Collection[str], default: str, problems: Problems) -> str:
     node = draft.layer.fields.get("profile")
+    if node is None and draft.kind == "host":
+        return HOST_PROFILE
     if node is None:
         if not default:
             where = "write profile: here or in defaults, or give +board=…"
@@ -98,6 +100,9 @@ def _profile(draft: Draft, profiles: Collection[str], default: str, problems: Pr
     found = profile_named(wanted, profiles)
     if not found:
         problems.at(node, f"there is no profile {wanted}{near(wanted, sorted(profiles))}")
+    elif found == HOST_PROFILE and draft.kind == "board":
+        why = f"a machine of profile {found} has no chip, so it is no board"
+        problems.at(node, f"{draft.name}: {why}: write it under hosts:")
     return found
 
 
