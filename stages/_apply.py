@@ -14,11 +14,10 @@ from stages import _registry
 from stages._asking import asker, confirm_fleet
 from stages._engine import engine_of
 from stages._fleet import Places, Target, inventory_of, limits_of, local_atc, reach, targets_of
-from stages._invocation import Invocation
+from stages._invocation import Invocation, command_for
 from stages._locking import keep_lock, open_store, recorder, signature_of
 from stages._planning import (
     check_plan,
-    command_for,
     content_of,
     keys_of,
     make_plan,
@@ -149,7 +148,7 @@ def _check_planned(
 ) -> None:
     """Refuse before anything is touched what is not as it was when the plan was made."""
     (run.path / "plan.json").write_text(plan_file(planned, invocation.overrides), encoding="utf-8")
-    check_plan(str(invocation.config.plan), planned, make_plan(invocation, targets, store, places, emit))
+    check_plan(invocation, planned, make_plan(invocation, targets, store, places, emit))
 
 
 def _needs_host(targets: Sequence[Target], missing: Sequence[Sequence[str]]) -> bool:

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from yaml import YAMLError, safe_load
 
 from stages._hosts import convert_host, with_toolkit
-from stages._invocation import Invocation
+from stages._invocation import Invocation, selection
 from stages._loading import load
 from toolkit import inventory, paths
 from toolkit.artefacts.lock import key_of
@@ -232,7 +232,11 @@ def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) ->
     """Give every board an address; simulated boards live as long as the ``with`` block."""
     if not invocation.config.simulate:
         yield Places(
-            {item.name: address_of(item, target) for target in targets for item in target.boards},
+            {
+                item.name: address_of(item, target, selection(invocation, [item.name]))
+                for target in targets
+                for item in target.boards
+            },
             {target.name: _real_host(target, invocation) for target in targets} if build_host else {},
         )
         return
@@ -251,7 +255,11 @@ def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) ->
         with Simulation(_unique([*boards, *hosts.values()]), root) as simulation:
             places = {address.name: address for address in simulation.addresses}
             yield Places(
-                {name: simulated_address(places[name], target) for target in targets for name in _names(target)},
+                {
+                    name: simulated_address(places[name], target, selection(invocation, [name]))
+                    for target in targets
+                    for name in _names(target)
+                },
                 {
                     target.name: convert_host(
                         simulated_address(places[hosts[target.name].name], kinds[target.name]),
@@ -310,7 +318,8 @@ def _stand_in(name: str, target: Target, toolkit: bool = False) -> SimBoard:
     )
 
 
-def simulated_address(place: Any, target: Target) -> Address:
+def simulated_address(place: Any, target: Target, words: str = "") -> Address:
+    """``words``: see :class:`Address`."""
     return Address(
         name=place.name,
         host=place.host,
@@ -322,10 +331,12 @@ def simulated_address(place: Any, target: Target) -> Address:
         ssh_config="",
         client=target.config.ssh.client,
         interpreters=tuple(target.profile.interpreters),
+        words=words,
     )
 
 
-def address_of(board: Board, target: Target) -> Address:
+def address_of(board: Board, target: Target, words: str = "") -> Address:
+    """``words``: see :class:`Address`."""
     profile, ssh = target.profile, target.config.ssh
     host = board.host or profile.host
     if not host:
@@ -345,6 +356,7 @@ def address_of(board: Board, target: Target) -> Address:
         jump=board.jump or profile.jump or "",
         client=ssh.client,
         interpreters=tuple(profile.interpreters),
+        words=words or (f"inventory={target.config.inventory} hosts={board.name}" if target.config.inventory else ""),
     )
 
 

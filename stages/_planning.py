@@ -3,7 +3,6 @@ decide."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from stages import _registry
 from stages._fleet import Places, Target, limits_of
-from stages._invocation import Invocation, split_boards
+from stages._invocation import Invocation, again, split_boards
 from stages._loading import load
 from toolkit import pipeline
 from toolkit.artefacts.hashing import digest_data, walk_files
@@ -54,15 +53,6 @@ def program_of(target: Target) -> dict[str, Any]:
 def permits_of(target: Target) -> Permits:
     rollout = target.config.rollout
     return Permits(take_over=rollout.take_over, break_lock=rollout.break_lock)
-
-
-def command_for(invocation: Invocation, verb: str, boards: Sequence[str]) -> str:
-    """What to type for ``verb`` with these boards of the call: what chose them, and nothing else."""
-    chosen = ("inventory", "board", "simulate", "app", "ssh", "hosts")
-    words = [item for item in invocation.overrides if _key(item).split(".")[0] in chosen]
-    if invocation.config.inventory is not None:
-        words = [item for item in words if _key(item) != "hosts"] + [f"hosts={','.join(boards)}"]
-    return shlex.join(["deploy", verb, *words])
 
 
 def keys_of(targets: Sequence[Target]) -> list[str]:
@@ -212,7 +202,7 @@ def read_plan(invocation: Invocation) -> tuple[Invocation, Plan]:
     try:
         text = Path(name).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"plan={name}: {error}", hint="deploy plan out=FILE writes one") from error
+        raise InputError(f"plan={name}: {error}", hint="deploy plan … out=FILE writes one") from error
     plan, stored = planning.from_text(text, name)
     typed = {_key(item) for item in invocation.overrides}
     extra, of_boards = split_boards([item for item in stored if _key(item) not in typed])
@@ -231,8 +221,9 @@ def read_plan(invocation: Invocation) -> tuple[Invocation, Plan]:
     )
 
 
-def check_plan(name: str, planned: Plan, now: Plan) -> None:
+def check_plan(invocation: Invocation, planned: Plan, now: Plan) -> None:
     """Refuse what is not as it was planned, naming every difference."""
+    name = str(invocation.config.plan)
     if planned.digest == now.digest:
         return
     found = planning.differences(planned, now)
@@ -240,5 +231,5 @@ def check_plan(name: str, planned: Plan, now: Plan) -> None:
         shown = "; ".join(found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else "")
         raise PlanError(
             f"plan={name}: changed since it was made: {shown}",
-            hint=f"look at it and make it again: deploy plan out={name}",
+            hint=f"look at it and make it again: {again(invocation, 'plan', f'out={name}')}",
         )

@@ -236,7 +236,7 @@ def _check(job: BoardJob, decided: BoardPlan) -> None:
     if job.planned is not None:
         changed = planning.board_differs(_without_lines(job.planned), _without_lines(decided))
         if changed is not None:
-            raise PlanError(f"{job.board}: {changed}", hint="make the plan again: deploy plan out=FILE")
+            raise PlanError(f"{job.board}: {changed}", hint="look at it and make the plan again")
 
 
 def _without_lines(plan: BoardPlan) -> BoardPlan:

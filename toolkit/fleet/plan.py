@@ -402,7 +402,7 @@ def from_text(text: str, name: str) -> tuple[Plan, list[str]]:
         overrides = [str(item) for item in content["overrides"]]
         digest = content["digest"]
     except (ValueError, KeyError, TypeError) as error:
-        raise PlanError(f"{name}: not a plan: {error}", hint="deploy plan out=FILE writes one") from error
+        raise PlanError(f"{name}: not a plan: {error}", hint="deploy plan … out=FILE writes one") from error
     if plan.digest != digest:
         raise PlanError(
             f"{name}: it was edited: its digest is {plan.digest[:12]}, it says {str(digest)[:12]}"

@@ -214,6 +214,7 @@ class HostKeyCheck:
         """
         self.name = who or address.name
         self._board = address.name
+        self._trust = address.command("trust")
         self.shown: HostKey | None = None
         self._pin = parse_pin(pinned, self.name) if pinned else None
         self._pinned_text = pinned
@@ -262,12 +263,11 @@ class HostKeyCheck:
                 "host-key-changed",
                 f"its host key is {shown.type} {shown.fingerprint}, but {same.where} has "
                 f"{same.key.type} {same.key.fingerprint}",
-                f"new board or new system on it? compare the fingerprint, then: deploy trust "
-                f"hosts={self._board} "
-                "replace=true; otherwise somebody may be in between",
+                f"new board or new system on it? compare the fingerprint, then: {self._trust} replace=true; "
+                "otherwise somebody may be in between",
             )
         authority = any(entry.marker == "cert-authority" for entry in self._entries)
-        hint = f"compare the fingerprint with the board's, then: deploy trust hosts={self._board}"
+        hint = f"compare the fingerprint with the board's, then: {self._trust}"
         if authority:
             hint += " (known_hosts names a certificate authority for it: ssh.client=openssh can use that)"
         files = ", ".join(self._files) or "known_hosts (none configured)"
@@ -285,7 +285,7 @@ class HostKeyCheck:
             f"its host key is {shown.type} {shown.fingerprint}, but the inventory pins "
             f"{pin if isinstance(pin, str) else pin.type + ' ' + pin.fingerprint}",
             "compare the fingerprint with the board's, then change host_key in the inventory; "
-            f"deploy trust hosts={self._board} shows all its keys",
+            f"{self._trust} shows all its keys",
         )
 
     def _error(self, cause: str, message: str, hint: str) -> Unreachable:
