@@ -188,7 +188,7 @@ class Places:
 
 def stand_ins(target: Target) -> list[SimBoard]:
     """The simulated stand-ins of a target's boards."""
-    return [_stand_in(item.name, target) for item in target.boards]
+    return [_stand_in(item.name, target, user=item.user) for item in target.boards]
 
 
 def _names(target: Target) -> list[str]:
@@ -199,7 +199,8 @@ def _unique(boards: Any) -> list[SimBoard]:
     return list({item.name: item for item in boards}.values())
 
 
-def _stand_in(name: str, target: Target, toolkit: bool = False) -> SimBoard:
+def _stand_in(name: str, target: Target, toolkit: bool = False, user: str = "") -> SimBoard:
+    """A simulated board of the target's kind; ``user``: the login that the inventory gives it, if it gives one."""
     profile = target.profile
     return SimBoard(
         name=name,
@@ -213,7 +214,7 @@ def _stand_in(name: str, target: Target, toolkit: bool = False) -> SimBoard:
         cann_version=profile.cann.version,
         driver_version=profile.driver or "0",
         groups=tuple(profile.groups),
-        user=profile.user or "root",
+        user=user or profile.user or "root",
         toolkit=toolkit,
         interpreters=tuple(profile.interpreters),
         faults={} if toolkit else {name: value for name, value in profile.faults.items() if value is not None},
@@ -267,7 +268,7 @@ def _build_stand_in(invocation: Invocation, target: Target, board: SimBoard) -> 
         name = f"build-{target.name}" + (f"-{version}" if version else "")
         return target, with_toolkit(_stand_in(name, target, toolkit=True), version)
     its = _inventory_host(invocation, target)
-    return its, with_toolkit(_stand_in(f"build-{wanted}", its, toolkit=True), version)
+    return its, with_toolkit(_stand_in(f"build-{wanted}", its, toolkit=True, user=its.boards[0].user), version)
 
 
 def _inventory_host(invocation: Invocation, target: Target) -> Target:

@@ -84,6 +84,7 @@ def test_a_fleet_that_plain_ssh_reaches(tmp_path: Path) -> None:
             break
         boards[said["name"]] = said
     assert len(boards) == 8
+    assert boards["server-1"]["user"] == "deploy", "as the inventory says, not as the profile"
     for board in boards.values():
         command = ["ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]
         command += ["-o", f"UserKnownHostsFile={home}/.deploy/sim/known_hosts", "-i", str(board["key_file"])]
