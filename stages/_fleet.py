@@ -202,23 +202,26 @@ def _unique(boards: Any) -> list[SimBoard]:
 def _stand_in(name: str, target: Target, toolkit: bool = False, user: str = "") -> SimBoard:
     """A simulated board of the target's kind; ``user``: the login that the inventory gives it, if it gives one."""
     profile = target.profile
-    return SimBoard(
-        name=name,
-        product=profile.product,
-        soc_version=profile.soc_version,
-        npu_name=profile.npu_name,
-        chips=profile.chips,
-        run_mode=profile.run_mode,
-        memory_mb=profile.memory_mb,
-        arch=profile.arch,
-        cann_version=profile.cann.version,
-        driver_version=profile.driver or "0",
-        groups=tuple(profile.groups),
-        user=user or profile.user or "root",
-        toolkit=toolkit,
-        interpreters=tuple(profile.interpreters),
-        faults={} if toolkit else {name: value for name, value in profile.faults.items() if value is not None},
-    )
+    try:
+        return SimBoard(
+            name=name,
+            product=profile.product,
+            soc_version=profile.soc_version,
+            npu_name=profile.npu_name,
+            chips=profile.chips,
+            run_mode=profile.run_mode,
+            memory_mb=profile.memory_mb,
+            arch=profile.arch,
+            cann_version=profile.cann.version,
+            driver_version=profile.driver or "0",
+            groups=tuple(profile.groups),
+            user=user or profile.user or "root",
+            toolkit=toolkit,
+            interpreters=tuple(profile.interpreters),
+            faults={} if toolkit else {name: value for name, value in profile.faults.items() if value is not None},
+        )
+    except SimulationError as error:
+        raise ConfigError(f"simulate: {error}") from error
 
 
 def simulated_address(place: Any, target: Target) -> Address:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.sim_clients import ssh
+from sim_clients import ssh
+
 from toolkit.sim import SimBoard, Simulation, SimulationError, run_command
 
 CHECKOUT = Path(__file__).resolve().parents[2]
