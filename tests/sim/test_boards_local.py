@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from sim_clients import ssh
 
 from toolkit.sim import SimBoard, Simulation, SimulationError, run_command
