@@ -286,7 +286,7 @@ class Places:
 
 def stand_ins(target: Target) -> list[SimBoard]:
     """The simulated stand-ins of a target's boards."""
-    return [_stand_in(item.name, target, toolkit=item.kind == "host") for item in target.boards]
+    return [_stand_in(item.name, target, toolkit=item.kind == "host", user=item.user) for item in target.boards]
 
 
 def _names(target: Target) -> list[str]:
@@ -297,25 +297,29 @@ def _unique(boards: Any) -> list[SimBoard]:
     return list({item.name: item for item in boards}.values())
 
 
-def _stand_in(name: str, target: Target, toolkit: bool = False) -> SimBoard:
+def _stand_in(name: str, target: Target, toolkit: bool = False, user: str = "") -> SimBoard:
+    """A simulated board of the target's kind; ``user``: the login that the inventory gives it, if it gives one."""
     profile = target.profile
-    return SimBoard(
-        name=name,
-        product=profile.product,
-        soc_version=profile.soc_version,
-        npu_name=profile.npu_name,
-        chips=profile.chips,
-        run_mode=profile.run_mode,
-        memory_mb=profile.memory_mb,
-        arch=profile.arch,
-        cann_version=profile.cann.version or SimBoard.cann_version,
-        driver_version=profile.driver or "0",
-        groups=tuple(profile.groups),
-        user=profile.user or "root",
-        toolkit=toolkit,
-        interpreters=tuple(profile.interpreters),
-        faults={} if toolkit else {name: value for name, value in profile.faults.items() if value is not None},
-    )
+    try:
+        return SimBoard(
+            name=name,
+            product=profile.product,
+            soc_version=profile.soc_version,
+            npu_name=profile.npu_name,
+            chips=profile.chips,
+            run_mode=profile.run_mode,
+            memory_mb=profile.memory_mb,
+            arch=profile.arch,
+            cann_version=profile.cann.version or SimBoard.cann_version,
+            driver_version=profile.driver or "0",
+            groups=tuple(profile.groups),
+            user=user or profile.user or "root",
+            toolkit=toolkit,
+            interpreters=tuple(profile.interpreters),
+            faults={} if toolkit else {name: value for name, value in profile.faults.items() if value is not None},
+        )
+    except SimulationError as error:
+        raise ConfigError(f"simulate: {error}") from error
 
 
 def simulated_address(place: Any, target: Target, words: str = "") -> Address:
@@ -369,7 +373,7 @@ def _build_stand_in(invocation: Invocation, target: Target, board: SimBoard) -> 
         name = f"build-{target.name}" + (f"-{version}" if version else "")
         return target, with_toolkit(_stand_in(name, target, toolkit=True), version)
     its = _inventory_host(invocation, target)
-    stand_in = _stand_in(f"build-{wanted}", its, toolkit=True)
+    stand_in = _stand_in(f"build-{wanted}", its, toolkit=True, user=its.boards[0].user)
     return its, with_toolkit(stand_in, version or its.profile.cann.version or target.profile.cann.version)
 
 

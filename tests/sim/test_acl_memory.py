@@ -35,6 +35,30 @@ def test_bytes_move_through_true_addresses(tmp_path: Path) -> None:
     assert got == [True, True, b"\3\4\5\6", "needs an byte as argument"]
 
 
+@pytest.mark.parametrize(("version", "warned"), [("20.1", 0), ("5.0.2", 0), ("5.0.4", 3), ("9.0.0", 3)])
+def test_numpy_warnings_come_with_what_replaces_it(version: str, warned: int, tmp_path: Path) -> None:
+    """PYACL numpy_convert.cpp names bytes_to_ptr, which CANN up to 5.0.2 does not have; the warning about an array
+    that is not C-contiguous is PyArray_ISCONTIGUOUS."""
+    got = run_acl(
+        """
+        import numpy, warnings
+        up()
+        a = numpy.zeros((2, 3), numpy.float32)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pointer = acl.util.numpy_to_ptr(a)
+            acl.util.numpy_contiguous_to_ptr(a)
+            acl.util.ptr_to_numpy(pointer, (6,), 11)
+            deprecated = len(caught)
+            acl.util.numpy_to_ptr(a.T)
+        result = [deprecated, sum("discontiguous" in str(each.message) for each in caught)]
+        """,
+        tmp_path,
+        {"cann_version": version},
+    ).result
+    assert got == [warned, 1]
+
+
 def test_numpy_views(tmp_path: Path) -> None:
     """PYACL numpy_convert.cpp: ptr_to_numpy is a writeable view without copy; numpy_to_ptr warns that it
     goes away."""

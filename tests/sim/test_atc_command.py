@@ -13,6 +13,7 @@ import re
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from atc_support import ARGS, FAILED, PYTHON, START, SUCCESS, Atc, atc, boards, errors, omfile, save
@@ -290,3 +291,9 @@ def test_without_onnx_it_names_the_missing_module(atc: Atc) -> None:
         in done.stdout
     )
     assert "Traceback" not in done.stderr
+
+
+def test_every_code_is_provoked_by_a_test() -> None:
+    """What nothing raises is no part of the catalogue."""
+    text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_atc_*.py"))
+    assert [code for code in errors.CATALOGUE if f'"{code}"' not in text and f"{code}:" not in text] == []

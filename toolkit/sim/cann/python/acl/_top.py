@@ -42,9 +42,64 @@ def _read_config(path):
     return content if isinstance(content, dict) else {}, 0
 
 
+def read_dump(path):
+    """Return the code for a dump configuration that ``acl.mdl.set_dump`` is given."""
+    config, code = _read_config(path)
+    return code or _check_dump(config.get("dump"), True)
+
+
+def _check_dump(dump, strict):
+    """Return the code for the "dump" of a configuration (dump.cpp IsValidDumpConfig): 100009 for what is invalid.
+
+    Not ``strict``: an init of the older CANN goes on without dump, unless a value is of a wrong type.
+    """
+    fields = ("dump_path", "dump_mode", "dump_op_switch", "dump_debug", "dump_scene")
+    reason = ""
+    if not isinstance(dump, dict):
+        reason = "dump must be an object"
+    elif any(not isinstance(dump.get(field, ""), str) for field in fields):
+        reason = "a value is not a string"
+    elif not isinstance(dump.get("dump_list", []), list):
+        reason = "dump_list is not a list"
+    elif strict and "dump_scene" not in dump:
+        path = dump.get("dump_path", "")
+        if not path or ":" not in path and not os.access(path, os.R_OK | os.W_OK):
+            reason = "dump_path must be a folder that can be written"
+        elif dump.get("dump_mode", "output") not in ("input", "output", "all"):
+            reason = "dump_mode must be input, output or all"
+        elif dump.get("dump_op_switch", "off") not in ("on", "off"):
+            reason = "dump_op_switch must be on or off"
+    if not reason:
+        return 0
+    return errors.fail(
+        errors.INVALID_DUMP_CONFIG, "EP0001", "The dump configuration is invalid. Reason: {}.".format(reason)
+    )
+
+
+def _check_config(config):
+    """Return the code for what an acl.json says."""
+    code = _check_dump(config["dump"], BOARD.cann_at_least("8.0")) if "dump" in config else 0
+    if code:
+        return code
+    if "max_opqueue_num" in config:
+        text = str(config["max_opqueue_num"])
+        if not text.isdigit() or int(text) == 0:
+            return errors.value(text, "max_opqueue_num", "it must be greater than zero")
+    profiler = config.get("profiler", {})
+    if not isinstance(profiler, dict) or profiler.get("switch", "off") not in ("on", "off"):
+        return errors.fail(
+            errors.INVALID_PROFILING_CONFIG,
+            "EK0001",
+            "The profiler configuration is invalid. Reason: switch must be on or off.",
+        )
+    return 0
+
+
 @api("init", "|s")
 def init(path=""):
     """Initialise; once a process (twice from CANN 8 on, if finalize is between)."""
+    if State.stub:
+        return errors.COMPILING_STUB_MODE
     with LOCK:
         if State.initialised or (State.finalised and not BOARD.cann_at_least("8.0")):
             State.references += 1
@@ -52,6 +107,7 @@ def init(path=""):
         config = {}
         if path:
             config, code = _read_config(path)
+            code = code or _check_config(config)
             if code:
                 return code
         if State.config is not None and config != State.config:
@@ -95,6 +151,8 @@ def _finalize():
 @api("finalize")
 def finalize():
     """Release everything; the last call."""
+    if State.stub:
+        return errors.COMPILING_STUB_MODE
     with LOCK:
         if State.finalised:
             return errors.inner(errors.REPEAT_FINALIZE, "repeatedly finalized.")
