@@ -22,6 +22,7 @@ from toolkit.pipeline import Context
 NAME = "convert"
 VERSION = 1
 HELP = "convert the network to .om with ATC"
+TOOL = "atc"
 
 
 def _given_om(config: Config) -> Path | None:

@@ -19,6 +19,7 @@ from toolkit.pipeline import Context
 NAME = "tune"
 VERSION = 1
 HELP = "tune the network on the chip with AOE (tune=aoe)"
+TOOL = "aoe"
 
 
 def needs(config: Config) -> Sequence[str]:

@@ -147,8 +147,15 @@ def test_a_host_without_amct_says_so(home: tuple[Path, Result], tmp_path: Path) 
     arguments = ("quantise", "board=300i_pro", "simulate=true", *QUICK, "quantise=amct")
     failed = run(home[0], *arguments)
     (error,) = failed.of("error")
-    assert failed.code == 5
-    assert "amct_onnx" in error["text"]
+    assert failed.code == 2
+    assert "there is no amct_onnx on build-300i_pro: AMCT is not installed on the machine" in error["text"]
+    assert "quantise=none" in error["hint"]
+    assert not failed.of("warning")
+    # Before an hour of training, too.
+    early = run(tmp_path, "package", "board=300i_pro", "simulate=true", "app=digits", "tune=aoe", "train.epochs=99")
+    (error,) = early.of("error")
+    assert (early.code, early.of("start", stage="train")) == (2, [])
+    assert "there is no aoe on build-300i_pro" in error["text"]
 
 
 def test_air_cannot_be_quantised(deploy: Deploy) -> None:

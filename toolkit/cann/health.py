@@ -108,7 +108,7 @@ def examine_host(words: Words) -> list[Finding]:
 
 
 def converter(there: bool, record: str, *, needed: bool) -> Finding:
-    """Can a machine convert? ``record``: CANN's install record, as ``VERSION_PROBE`` prints it."""
+    """Can a machine convert? ``record``: CANN's install record, as ``TOOLS_PROBE`` prints it."""
     if not there:
         fix = "install CANN's toolkit there; board.cann.toolkits of its profile says where its set_env.sh is looked for"
         return Finding("atc", "bad" if needed else "note", "not on this machine", fix)
