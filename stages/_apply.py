@@ -49,7 +49,7 @@ def apply(invocation: Invocation) -> int:
     if invocation.config.plan:
         invocation, planned = read_plan(invocation)
     targets = targets_of(invocation)
-    confirm_fleet(invocation, targets, len(waves_of(invocation, targets)))
+    confirm_fleet(invocation, targets, len(planned.waves if planned else waves_of(invocation, targets)))
     store = open_store(invocation)
     missing = _missing(targets, store, ["package"])
     needs_host = _needs_host(targets, missing)
@@ -244,6 +244,7 @@ def _roll_out(
             emit=emit,
             stop=stop,
             until_done=invocation.flags.until_done,
+            planned=planned.waves if planned else None,
         )
 
 
@@ -290,10 +291,18 @@ def board_jobs(
             store=paths.home(),
             deltas=config.ssh.deltas,
             keep_releases=config.rollout.keep_releases,
+            heat=_heat(invocation, target),
             back=command_for(invocation, "rollback", [board.name]),
         )
         for board in target.boards
     ]
+
+
+def _heat(invocation: Invocation, target: Target) -> str:
+    """The setting for which the boards' temperature is measured; "" = none."""
+    if target.config.verify.max_temperature is not None:
+        return "verify.max_temperature"
+    return "rollout.gate.max_temperature" if invocation.config.rollout.gate.max_temperature is not None else ""
 
 
 def _notes(

@@ -195,7 +195,7 @@ def read_plan(invocation: Invocation) -> tuple[Invocation, Plan]:
     """The plan that ``plan=FILE`` names, and the call with what was typed when it was made; what is typed now
     wins.
 
-    :raises InputError: there is no such file. PlanError: it is no plan, or was edited.
+    :raises InputError: there is no such file, or it is no plan. PlanError: it was edited.
     """
     name = invocation.config.plan
     assert name

@@ -120,7 +120,7 @@ def test_a_plan_is_carried_out_exactly_or_refused(desk: Desk, tmp_path: Path) ->
     state = bashrc.read_text()
     file = tmp_path / "monday.plan"
 
-    planned = desk.deploy("plan", LABELS, f"out={file}", "--detailed-exitcode")
+    planned = desk.deploy("plan", LABELS, f"out={file}", "--detailed-exitcode", "rollout.waves=[1]")
     assert planned.code == 3, planned.err
     (result,) = planned.of("result")
     boards = {board["board"]: board for board in result["boards"]}
@@ -137,6 +137,11 @@ def test_a_plan_is_carried_out_exactly_or_refused(desk: Desk, tmp_path: Path) ->
     (tmp_path / "edited.plan").write_text(json.dumps(edited))
     assert "it was edited" in desk.demo.deploy("apply", f"plan={tmp_path / 'edited.plan'}", json_lines=False).err
 
+    (tmp_path / "half.plan").write_text(file.read_text()[:3000])
+    half = desk.demo.deploy("apply", f"plan={tmp_path / 'half.plan'}", json_lines=False)
+    assert half.code == 2
+    assert "half.plan: not a plan of this version" in half.err
+
     other = desk.demo.deploy("apply", f"plan={file}", "infer.top_k=4", json_lines=False)
     assert other.code == 7, other.out
     assert "infer.top_k: 5 → 4" in other.err
@@ -144,6 +149,8 @@ def test_a_plan_is_carried_out_exactly_or_refused(desk: Desk, tmp_path: Path) ->
     done = desk.demo.deploy("apply", f"plan={file}")
     assert done.code == 0, done.err
     assert done.ran == ["package"]
+    assert [event["data"]["waves"] for event in done.of("start", stage="rollout")] == [result["waves"]]
+    assert result["waves"] == [["desk-1"], ["desk-2"], ["desk-3"]]
     assert {outcome["status"] for outcome in done.boards.values()} == {"ok"}
     assert len(set(desk.running)) == 1
     assert set(desk.running) != set(before)
@@ -234,9 +241,10 @@ def test_a_bad_release_touches_the_canary_only(demo: Demo) -> None:
     assert {board["connections"] for name, board in bad.boards.items() if name != "sim-1"} == {0}
     assert [os.readlink(home / "HIAI_PROJECTS/digits/current") for home in homes] == before
 
-    hot = demo.deploy("+board=sim", "board.count=6", "rollout=canary", LABELS, "verify.max_temperature=1")
+    hot = demo.deploy("+board=sim", "board.count=6", "rollout=canary", LABELS, "rollout.gate.max_temperature=1")
     assert hot.code == 6
-    assert "temperature is" in hot.boards["sim-1"]["message"]
+    assert hot.boards["sim-1"]["status"] == "reverted"
+    assert "more than rollout.gate.max_temperature=1" in hot.boards["sim-1"]["message"]
     assert hot.boards["sim-1"]["figures"]["temperature"] > 20
     assert hot.boards["sim-1"]["figures"]["memory_mb"] > 10
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from toolkit.errors import PlanError
+from toolkit.errors import InputError, PlanError
 from toolkit.fleet import plan as planning
 from toolkit.fleet.plan import BoardFacts, BoardWish, BuildStep, Permits, Plan, decide, differences, effect
 from toolkit.fleet.plan_text import text_of
@@ -178,10 +178,26 @@ def test_an_edited_file_is_refused(change: tuple[str, Any]) -> None:
         planning.from_text(json.dumps(content), "x.plan")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}', '{"format": 1}', "null"])
+WHOLE = planning.to_text(plan_of({"b": BoardFacts()}, ["b"]), [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", '{"format": 99}', '{"format": 1}', "null", "[" * 100_000),
+        *(WHOLE[: len(WHOLE) * part // 10] for part in range(1, 10)),
+        *(
+            json.dumps({**json.loads(WHOLE), key: value})
+            for key in ("settings", "steps", "boards", "waves")
+            for value in (1, [1], "x", {"a": 1}, [{"a": 1}], None)
+            if (key, value) not in (("settings", {"a": 1}), ("waves", "x"), ("waves", {"a": 1}), ("waves", [{"a": 1}]))
+        ),
+    ],
+)
 def test_what_is_no_plan_is_refused(text: str) -> None:
-    with pytest.raises(PlanError, match="not a plan"):
+    with pytest.raises(InputError, match="not a plan") as caught:
         planning.from_text(text, "x.plan")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_thousand_boards_are_shown_as_what_differs() -> None:
