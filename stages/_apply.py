@@ -318,9 +318,10 @@ def _notes(run: RunFolder, outcomes: Sequence[Outcome], trip: Trip | None) -> li
         notes.append(f"largest difference between a board and the reference: {max(largest):.2g}")
     if any(item.status == "ok" for item in outcomes):
         notes.append(f"pictures and results: {_relative(run.path)}/<board>/")
-        notes.append(f"report: {_relative(run.path)}/report.html")
-    elif outcomes and all(item.status == "unchanged" for item in outcomes):
+    if all(item.status == "unchanged" for item in outcomes):
         notes.append("nothing changed: nothing was trained, converted or sent")
+    else:
+        notes.append(f"report: {_relative(run.path)}/report.html")
     return notes
 
 

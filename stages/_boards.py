@@ -27,7 +27,7 @@ from toolkit.inventory.selection import Terms
 from toolkit.remote.address import Address
 from toolkit.remote.agent import BoardAgent, RunReport
 from toolkit.ui.events import Emit, Event, ignore
-from toolkit.ui.tables import table
+from toolkit.ui.tables import named, table
 
 T = TypeVar("T")
 
@@ -182,12 +182,6 @@ def _impersonal(answer: Answer[Any]) -> str:
     for own in (str(address), answer.name):
         text = text.removeprefix(f"{own}: ")
     return text.replace(f"{address.host}:{address.port}", "its address")
-
-
-def named(names: Sequence[str], most: int = 5) -> str:
-    """``a, b, c and 7 more``."""
-    shown = ", ".join(names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def confirm(invocation: Invocation, places: Sequence[Place], doing: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, TextIO
 
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.table import Table
 from toolkit.errors import ConfigError, DeployError, RemoteError
 from toolkit.fleet.outcome import Outcome
 from toolkit.ui.events import Event
+from toolkit.ui.tables import named
 
 MARK = {"done": "[green]✓[/]", "skip": "[dim]·[/]", "fail": "[red]✗[/]", "warning": "[yellow]![/]", "log": " "}
 STATUS_STYLE = {
@@ -26,6 +27,10 @@ STATUS_STYLE = {
     "reverted": "yellow",
     "skipped": "yellow",
 }
+
+
+_CROWD = 5
+"""Lines about boards that failed in the same way, at most."""
 
 
 class Renderer(Protocol):
@@ -144,12 +149,11 @@ class TextRenderer:
         items = list(outcomes)
         if items:
             self._console.print(_table(items))
-        for item in items:
-            if item.message:
-                self._console.print(f"[red]{escape(item.board)}[/]: {escape(item.message)}")
-                if item.hint:
-                    self._console.print(f"  [bold]what to do[/]: {escape(item.hint)}")
-        for note in notes:
+        for text, hint in _troubles(items):
+            self._console.print(text)
+            if hint:
+                self._console.print(f"  [bold]what to do[/]: {escape(hint)}")
+        for note in [*_skips(items), *notes]:
             self._console.print(escape(note))
 
     def close(self) -> None:
@@ -208,7 +212,7 @@ class TextRenderer:
         style = STATUS_STYLE.get(status, "white")
         mark = "✓" if status in ("ok", "unchanged") else "✗"
         skipped = event.data.get("skipped") or ()
-        parts = [part for part in (event.text,) if part]
+        parts = [part for part in (event.text.removeprefix(f"{event.board}: "),) if part]
         if status == "unchanged":
             parts.append("nothing sent, nothing run")
         elif status == "ok" and skipped:
@@ -239,6 +243,33 @@ def _figures(data: Mapping[str, Any]) -> str:
     if not parts and data.get("total"):
         parts.append(f"{data.get('done', 0)}/{data['total']} {data.get('unit', '')}".rstrip())
     return ", ".join(parts)
+
+
+def _troubles(items: list[Outcome]) -> Iterator[tuple[str, str]]:
+    """What went wrong, as (markup, what to do): boards fail in crowds, so the same is said once for all of them, and
+    of a crowd that differs in addresses alone some are shown."""
+    crowds: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    for item in items:
+        if item.message:
+            text = item.message.removeprefix(f"{item.board}: ")
+            crowds.setdefault((item.status, item.cause, item.hint), {}).setdefault(text, []).append(item.board)
+    for (_, _, hint), texts in crowds.items():
+        lines = [f"[red]{escape(named(boards))}[/]: {escape(text)}" for text, boards in texts.items()]
+        if len(lines) > _CROWD:
+            left = sum(len(boards) for boards in list(texts.values())[_CROWD:])
+            lines[_CROWD:] = [f"… and {left} boards more in the same way: the report has them all"]
+        yield "\n".join(lines), hint
+
+
+def _skips(items: list[Outcome]) -> list[str]:
+    """What boards that got something new could leave out, and why."""
+    worked = [item for item in items if item.status == "ok"]
+    skips: dict[str, list[str]] = {}
+    for item in worked:
+        for skip in item.skipped:
+            skips.setdefault(skip, []).append(item.board)
+    everyone = [item.board for item in worked]
+    return [f"skipped {skip}" + ("" if boards == everyone else f" ({named(boards)})") for skip, boards in skips.items()]
 
 
 def _table(items: list[Outcome]) -> Table:
