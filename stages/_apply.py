@@ -14,11 +14,12 @@ from omegaconf import OmegaConf
 from stages import _registry
 from stages._asking import asker, confirm_fleet
 from stages._engine import engine_of
-from stages._fleet import Places, Target, limits_of, local_atc, reach, targets_of
+from stages._fleet import Places, Target, inventory_of, limits_of, local_atc, reach, targets_of
 from stages._invocation import Invocation
 from stages._locking import keep_lock, open_store, recorder, signature_of
 from stages._planning import (
     check_plan,
+    command_for,
     content_of,
     keys_of,
     make_plan,
@@ -31,12 +32,14 @@ from stages._planning import (
 from toolkit import paths, pipeline, report
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import converter_script, environment_script
+from toolkit.config.schema import Config
 from toolkit.errors import ConfigError, Interrupted, RemoteError
 from toolkit.fleet.job import BoardJob
 from toolkit.fleet.journal import RunFolder
-from toolkit.fleet.outcome import Outcome, exit_code
+from toolkit.fleet.outcome import Outcome, exit_code, held_before
 from toolkit.fleet.plan import Plan
 from toolkit.fleet.plan import to_text as plan_file
+from toolkit.fleet.plan_text import named
 from toolkit.fleet.rollout import Hands, Trip, roll_out
 from toolkit.remote.agent import BoardAgent, local_holder
 from toolkit.ui.events import Emit, Event
@@ -66,7 +69,8 @@ def apply(invocation: Invocation) -> int:
             outcomes, trip = _roll_out(invocation, targets, store, places, run, emit, stop, planned)
         code = Interrupted.exit_code if stop.is_set() else exit_code(outcomes)
         emit(Event("summary", data={"exit_code": code}))
-        invocation.renderer.outcomes(outcomes, _notes(run, outcomes, trip))
+        built = list(dict.fromkeys(name for names in missing for name in names))
+        invocation.renderer.outcomes(outcomes, _notes(invocation, run, outcomes, trip, built))
         return code
     except BaseException as error:
         run.show(Event("fail", f"{type(error).__name__}: {error}"))
@@ -85,7 +89,7 @@ def run_stage(invocation: Invocation) -> int:
         return apply(invocation)
     store = open_store(invocation)
     config = invocation.config
-    if name in ("data", "train", "export") and config.board is None and config.inventory is None:
+    if name in ("data", "train", "export") and config.board is None and not _has_boards(config):
         targets = [Target("", config, ())]
     else:
         targets = targets_of(invocation)
@@ -111,6 +115,11 @@ def run_stage(invocation: Invocation) -> int:
         return 0
     finally:
         run.close()
+
+
+def _has_boards(config: Config) -> bool:
+    """Does an inventory name boards? One with nothing but a host to train on does not."""
+    return config.inventory is not None and any(item.kind == "board" for item in inventory_of(config))
 
 
 def _both(invocation: Invocation, run: RunFolder) -> Emit:
@@ -244,7 +253,7 @@ def _roll_out(
         jobs += board_jobs(invocation, target, key, made["package"], places, run, planned)
         releases[key], packages[key] = jobs[-1].release.id, made["package"].digest
     keep_lock(invocation, targets, store, releases, run.path)
-    with engine_of(invocation, packages, emit) as (deploy, revert, workers):
+    with engine_of(invocation, packages, emit, stop) as (deploy, revert, workers):
         hands = Hands(deploy, revert, asker(invocation, stop), recorder(run, jobs))
         return roll_out(
             jobs,
@@ -300,29 +309,55 @@ def board_jobs(
             store=paths.home(),
             deltas=config.ssh.deltas,
             keep_releases=config.rollout.keep_releases,
+            back=command_for(invocation, "rollback", [board.name]),
         )
         for board in target.boards
     ]
 
 
-def _notes(run: RunFolder, outcomes: Sequence[Outcome], trip: Trip | None) -> list[str]:
+def _notes(
+    invocation: Invocation, run: RunFolder, outcomes: Sequence[Outcome], trip: Trip | None, built: Sequence[str]
+) -> list[str]:
+    """What is to be said at the end. ``built``: the stages that ran."""
     notes = []
     if trip is not None:
         back = sum(item.status == "reverted" for item in outcomes)
-        notes.append(f"stopped: {trip.why}" + (f"; {back} boards were put back" if back else ""))
+        was = "board was" if back == 1 else "boards were"
+        notes.append(f"stopped: {trip.why}" + (f"; {back} {was} put back" if back else ""))
         kept = [item.board for item in outcomes if item.cause == "not-reverted"]
         if kept:
             notes.append(f"could not be put back: {', '.join(kept)}")
+    if held := [item.board for item in held_before(outcomes)]:
+        notes.append(
+            f"ran the refused release before and keep it: {named(held)}; "
+            f"to put them back: {command_for(invocation, 'rollback', held)}"
+        )
     largest = [o.figures["difference"] for o in outcomes if o.figures.get("difference") is not None]
     if largest:
         notes.append(f"largest difference between a board and the reference: {max(largest):.2g}")
+    for count, total, names in _unread(outcomes):
+        notes.append(f"{count} of {total} pictures could not be read on {named(names)}")
     if any(item.status == "ok" for item in outcomes):
         notes.append(f"pictures and results: {_relative(run.path)}/<board>/")
-    if all(item.status == "unchanged" for item in outcomes):
-        notes.append("nothing changed: nothing was trained, converted or sent")
-    else:
+    if any(item.status != "unchanged" for item in outcomes):
         notes.append(f"report: {_relative(run.path)}/report.html")
+    else:
+        notes.append(
+            f"no board changed: what was built ({', '.join(built)}) gave what they have"
+            if built
+            else "nothing changed: nothing was trained, converted or sent"
+        )
     return notes
+
+
+def _unread(outcomes: Sequence[Outcome]) -> list[tuple[int, int, list[str]]]:
+    """How many pictures of how many could not be read, and on which boards."""
+    found: dict[tuple[int, int], list[str]] = {}
+    for item in outcomes:
+        failed, total = item.figures.get("failed") or (), item.figures.get("answers") or 0
+        if item.status == "ok" and failed and total:
+            found.setdefault((len(failed), int(total)), []).append(item.board)
+    return [(*counts, names) for counts, names in found.items()]
 
 
 def _relative(path: Path) -> str:

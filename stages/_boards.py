@@ -1,14 +1,16 @@
 """Asks many boards at once, for the verbs that look at boards or act on what is there already.
 
 One connection a board, at most ``engine.workers`` at a time. A board that fails takes nothing from the others; what
-went wrong with it is its answer. Ctrl-C cuts all lines: what these verbs do on a board is whole at any point.
+went wrong with it is its answer. Ctrl-C cuts all lines: what these verbs do on a board is whole at any point, and what
+came of each is kept all the same (:class:`Records`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +19,17 @@ from typing import Any, Generic, TypeVar
 from omegaconf import OmegaConf
 
 from stages._asking import ask, can_ask
-from stages._fleet import Target, limits_of, reach, targets_of
+from stages._fleet import Target, limits_of, machines_of, reach, targets_of
 from stages._invocation import Invocation
 from toolkit import paths
-from toolkit.errors import DeployError, Interrupted, RemoteError, Unreachable, UsageError
+from toolkit.errors import DeployError, Interrupted, LineLost, RemoteError, Unreachable, UsageError
 from toolkit.fleet.journal import RunFolder
 from toolkit.inventory import Board
 from toolkit.inventory.selection import Terms
 from toolkit.remote.address import Address
-from toolkit.remote.agent import BoardAgent, RunReport
+from toolkit.remote.agent import BoardAgent, RunReport, local_holder
 from toolkit.ui.events import Emit, Event, ignore
-from toolkit.ui.tables import named, table
+from toolkit.ui.tables import table
 
 T = TypeVar("T")
 
@@ -52,6 +54,7 @@ class Answer(Generic[T]):
     place: Place
     value: T | None
     error: DeployError | None = None
+    begun: bool = True
 
     @property
     def name(self) -> str:
@@ -62,8 +65,10 @@ class Answer(Generic[T]):
         error = self.error
         if error is None:
             return {}
-        status = "unreachable" if isinstance(error, Unreachable) else "failed"
+        status = "unreachable" if isinstance(error, Unreachable) else "failed" if self.begun else "skipped"
         cause = error.cause if isinstance(error, RemoteError) else "input"
+        if isinstance(error, Interrupted):
+            cause = "interrupted"
         return {"status": status, "cause": cause, "message": str(error), "hint": error.hint}
 
 
@@ -100,9 +105,12 @@ class Lines:
 
 
 @contextlib.contextmanager
-def places_of(invocation: Invocation) -> Iterator[list[Place]]:
-    """The chosen boards with their addresses; simulated ones live as long as the ``with`` block."""
-    targets = targets_of(invocation)
+def places_of(invocation: Invocation, *, hosts: bool = False) -> Iterator[list[Place]]:
+    """The chosen boards with their addresses; simulated ones live as long as the ``with`` block.
+
+    ``hosts``: the machines that are no boards, too (see ``machines_of``).
+    """
+    targets = machines_of(invocation) if hosts else targets_of(invocation)
     with reach(invocation, targets, build_host=False) as found:
         yield [Place(board, target, found.boards[board.name]) for target in targets for board in target.boards]
 
@@ -112,6 +120,7 @@ def ask_boards(
     places: Sequence[Place],
     work: Callable[[Place, BoardAgent], T],
     emit: Emit = ignore,
+    keep: Callable[[Answer[T]], None] = lambda answer: None,
 ) -> list[Answer[T]]:
     """``work(place, agent)`` for each board; the answers in the order of ``places``."""
     lines = Lines(emit)
@@ -120,7 +129,7 @@ def ask_boards(
         with lines.agent(place) as agent:
             return work(place, agent)
 
-    return each(invocation, places, one, lines.close)
+    return each(invocation, places, one, lines.close, keep)
 
 
 def each(
@@ -128,30 +137,71 @@ def each(
     places: Sequence[Place],
     work: Callable[[Place], T],
     cut: Callable[[], None] = lambda: None,
+    keep: Callable[[Answer[T]], None] = lambda answer: None,
 ) -> list[Answer[T]]:
-    """``work(place)`` for each board in parallel; ``cut`` ends what is under way when somebody presses Ctrl-C."""
+    """``work(place)`` for each board in parallel; ``cut`` ends what is under way when somebody presses Ctrl-C.
+
+    ``keep`` gets each answer as soon as there is one, in the worker's thread; after Ctrl-C those of the boards that
+    were cut and of those that had not begun, too."""
+    stopped = threading.Event()
 
     def guarded(place: Place) -> Answer[T]:
         try:
-            return Answer(place, work(place))
-        except Interrupted:
-            raise
+            answer = Answer(place, work(place))
         except DeployError as error:
-            return Answer(place, None, error)
+            # A line that we cut ourselves is not the board's fault.
+            ours = stopped.is_set() and isinstance(error, LineLost)
+            answer = Answer(place, None, Interrupted(f"{place.name}: interrupted") if ours else error)
+        keep(answer)
+        return answer
 
     answers: dict[str, Answer[T]] = {}
     pool = ThreadPoolExecutor(max(1, min(invocation.config.engine.workers, len(places))), "board")
+    futures = {pool.submit(guarded, place): place for place in places}
     try:
-        for future in as_completed([pool.submit(guarded, place) for place in places]):
+        for future in as_completed(futures):
             answer = future.result()
             answers[answer.name] = answer
     except BaseException:
+        stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
         cut()
+        for place in (place for future, place in futures.items() if future.cancelled()):
+            keep(Answer(place, None, Interrupted(f"{place.name}: not begun: interrupted"), begun=False))
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return [answers[place.name] for place in places]
+
+
+class Records:
+    """What a verb that acts on boards keeps of each of them: lines of the run's journal, and a receipt at the end.
+
+    What is known of a board goes into its receipt whatever happens later: an answer, an error, Ctrl-C."""
+
+    def __init__(self, run: RunFolder, verb: str, boards: Sequence[str]) -> None:
+        self._run, self._verb = run, verb
+        self._known: dict[str, dict[str, Any]] = {name: {"began": time.time()} for name in boards}
+        run.show(Event("start", stage="rollout", data={"waves": [list(boards)]}))
+
+    def begin(self, board: str) -> None:
+        """Somebody turns to this board now."""
+        self._known[board]["began"] = time.time()
+        self._run.show(Event("start", stage=self._verb, board=board))
+
+    def know(self, board: str, **known: Any) -> None:
+        """Keep this for the receipt."""
+        self._known[board] |= known
+
+    def note(self, board: str, what: str, **data: Any) -> None:
+        """A line of the journal, on the disk before it returns: what is about to happen, or has happened."""
+        self._run.show(Event("log", what, stage="board", board=board, data=data))
+
+    def keep(self, board: str, content: Mapping[str, Any]) -> None:
+        """The end of one board's part: an outcome in the journal, and the receipt."""
+        told = {"board": board, **self._known[board], **content}
+        self._run.show(Event("outcome", stage=self._verb, board=board, data=told))
+        self._run.receipt(board, {"verb": self._verb, "by": local_holder(), **told, "ended": time.time()})
 
 
 def exit_code(failed: int, total: int) -> int:
@@ -182,6 +232,12 @@ def _impersonal(answer: Answer[Any]) -> str:
     for own in (str(address), answer.name):
         text = text.removeprefix(f"{own}: ")
     return text.replace(f"{address.host}:{address.port}", "its address")
+
+
+def named(names: Sequence[str], most: int = 5) -> str:
+    """``a, b, c and 7 more``."""
+    shown = ", ".join(names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def confirm(invocation: Invocation, places: Sequence[Place], doing: str) -> None:
@@ -255,6 +311,7 @@ def relative(path: Path) -> str:
 __all__ = [
     "Answer",
     "Place",
+    "Records",
     "ask_boards",
     "confirm",
     "each",

@@ -7,21 +7,25 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+from yaml import YAMLError, safe_load
 
 from stages._hosts import convert_host, with_toolkit
 from stages._invocation import Invocation
 from stages._loading import load
 from toolkit import inventory, paths
+from toolkit.artefacts.lock import key_of
 from toolkit.cann.host import ConvertHost
 from toolkit.config.schema import BoardSettings, Config
+from toolkit.config.store import wrong_value
 from toolkit.errors import ConfigError, UsageError
 from toolkit.inventory import Board
+from toolkit.inventory.board import CONNECTION
 from toolkit.remote.address import Address, Limits
 from toolkit.sim import SimBoard, Simulation, SimulationError
 
@@ -57,6 +61,11 @@ def targets_of(invocation: Invocation) -> list[Target]:
                 "no board is chosen",
                 hint="+board=sim for simulated boards, +board=200dk for a dev kit, inventory=NAME for a fleet",
             )
+        if not config.board.soc_version:
+            raise UsageError(
+                f"board={config.board.profile}: a machine without a chip is no board",
+                hint="write it under hosts: of an inventory, and give convert.host=NAME",
+            )
         if config.hosts:
             raise UsageError("hosts: selects from an inventory", hint="give inventory=NAME too")
         if config.board.count > 1 and not config.simulate and invocation.verb != "sim":
@@ -66,52 +75,133 @@ def targets_of(invocation: Invocation) -> list[Target]:
     chosen = inventory.select([item for item in found if item.kind == "board"], config.hosts or "")
     if not chosen:
         raise UsageError(f"inventory={config.inventory}: it has no boards")
+    return _grouped(invocation, _with_typed(chosen, invocation))
+
+
+def machines_of(invocation: Invocation) -> list[Target]:
+    """Like :func:`targets_of`, and the machines under ``hosts:`` that the call names or would use.
+
+    Those are the ones that ``hosts=`` names, that of ``convert.host``, and that of ``train.remote.host``; all of them
+    where an inventory has nothing else.
+    """
+    config = invocation.config
+    if config.inventory is None:
+        return targets_of(invocation)
+    found = inventory_of(config)
+    chosen = inventory.select(found, config.hosts or "")
+    used = {config.convert.host, config.train.remote.host}
+    if not chosen:
+        used = {item.name for item in found}
+    boards = [item for item in chosen if item.kind == "board"]
+    hosts = [item for item in found if item.kind == "host" and (item in chosen or item.name in used)]
+    # What is typed as board.…= is meant for boards.
+    return _grouped(invocation, [*(_with_typed(boards, invocation) if boards else []), *hosts])
+
+
+def _grouped(invocation: Invocation, chosen: list[Board]) -> list[Target]:
     groups: dict[str, list[Board]] = {}
     for board in chosen:
         key = json.dumps([board.profile, dict(board.overrides)], sort_keys=True, default=str)
         groups.setdefault(key, []).append(board)
     targets: list[Target] = []
+    problems: list[str] = []
     for boards in groups.values():
         profile = boards[0].profile
         same = sum(target.profile.profile == profile for target in targets)
         name = f"{profile}-{same + 1}" if same else profile
-        targets.append(Target(name, _config_for(invocation, boards[0]), tuple(boards)))
+        try:
+            targets.append(Target(name, _config_for(invocation, boards[0]), tuple(boards)))
+        except ConfigError as error:
+            problems += [_placed(problem, boards) for problem in error.problems or [str(error)]]
+    if problems:
+        count = f"{len(problems)} settings of boards are wrong"
+        raise ConfigError(problems[0] if len(problems) == 1 else count, problems=problems)
     return targets
+
+
+def _placed(problem: str, boards: list[Board]) -> str:
+    """A problem of boards that share their settings, with the file and line that it comes from."""
+    first, key = boards[0], problem.split(":", 1)[0]
+    more = f" and {len(boards) - 1} more" if len(boards) > 1 else ""
+    return f"{first.lines.get(key, first.place)}: {first.name}{more}: {problem}"
+
+
+def _with_typed(boards: list[Board], invocation: Invocation) -> list[Board]:
+    """The boards without what was typed as ``board.…=``, which wins over their entries; refuses what makes no
+    sense there."""
+    typed = {key_of(item) for item in invocation.overrides}
+    for key in ("board.profile", "board.count"):
+        if key in typed:
+            raise UsageError(
+                f"{key}: an inventory says which boards there are, and of which profile", hint="give +board=… alone"
+            )
+    for key in ("board.host", "board.port", "board.host_key"):
+        if key in typed and len(boards) > 1:
+            raise UsageError(
+                f"{key}: {len(boards)} boards are selected, and each has its own", hint="hosts=NAME selects one of them"
+            )
+    empty: dict[str, Any] = {
+        name: 0 if name == "port" else "" for name in CONNECTION if f"board.{name}" in typed
+    }
+    return [replace(board, **empty) for board in boards] if empty else boards
 
 
 def inventory_of(config: Config, default: str = "") -> list[Board]:
     """All machines of the call's inventory. ``default``: the profile of those that name none."""
     default = default or (config.board.profile if config.board else "")
     folders = [paths.base() / "inventory", paths.INVENTORY]
-    return inventory.load(config.inventory or "", folders, profiles(), default, ssh_config=config.ssh.config)
+    files = _profile_files()
+    return inventory.load(
+        config.inventory or "",
+        folders,
+        sorted(files),
+        default,
+        ssh_config=config.ssh.config,
+        addresses={} if config.simulate else _addresses(files),
+        wrong=wrong_value,
+    )
 
 
 def profiles() -> list[str]:
     """The board profiles there are: ours, and those in the folder of ``--config-dir``."""
+    return sorted(_profile_files())
+
+
+def _profile_files() -> dict[str, Path]:
     folders = [paths.CONF]
     if HydraConfig.initialized():
         sources = HydraConfig.get().runtime.config_sources
         folders += [Path(source.path) for source in sources if source.schema == "file"]
-    names = {path.stem for folder in folders for path in (folder / "board").glob("*.yaml")}
-    # That one is no kind of board: it chooses the demo's app, too.
-    return sorted(names - {"sim"})
+    found = {path.stem: path for folder in folders for path in (folder / "board").glob("*.yaml")}
+    found.pop("sim", None)  # that one is no kind of board: it chooses the demo's app, too
+    return found
+
+
+def _addresses(files: Mapping[str, Path]) -> dict[str, str]:
+    """The profiles' default addresses, of those that have one."""
+    found = {}
+    for name, path in files.items():
+        with contextlib.suppress(OSError, ValueError, YAMLError):  # whoever composes it is told what is wrong with it
+            content = safe_load(path.read_text("utf-8"))
+            if isinstance(content, Mapping) and isinstance(content.get("host"), str):
+                found[name] = content["host"]
+    return found
 
 
 def _config_for(invocation: Invocation, board: Board) -> Config:
     """The call's config with the board's profile and its overrides; what was typed wins over the inventory."""
+    # A build host is none of the boards that board.…= was typed for.
+    typed_too = invocation.of_boards if board.kind == "board" else []
     if invocation.config.board is not None and invocation.config.board.profile == board.profile:
         composed = invocation.compose([])
     else:
-        composed = invocation.compose([f"+board={board.profile}"])
-    typed = {item.split("=", 1)[0].lstrip("+") for item in invocation.overrides}
+        composed = invocation.compose([f"+board={board.profile}", *typed_too])
+    typed = {key_of(item) for item in invocation.overrides}
     OmegaConf.set_struct(composed, False)
     for key, value in board.overrides.items():
         if key not in typed:
             OmegaConf.update(composed, key, value, merge=True)
-    try:
-        return load(composed, invocation.renderer.show)
-    except ConfigError as error:
-        raise ConfigError(f"board {board.name}: {error}", hint=error.hint, problems=error.problems) from error
+    return load(composed, invocation.renderer.show)
 
 
 def _boards_of(profile: BoardSettings) -> Iterator[Board]:
@@ -167,7 +257,7 @@ def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) ->
                         simulated_address(places[hosts[target.name].name], kinds[target.name]),
                         limits_of(target.config),
                         target.profile.root,
-                        kinds[target.name].profile,
+                        _with_cann(kinds[target.name].profile, target),
                         board=target.config.convert.host == "board",
                     )
                     for target in targets
@@ -188,7 +278,7 @@ class Places:
 
 def stand_ins(target: Target) -> list[SimBoard]:
     """The simulated stand-ins of a target's boards."""
-    return [_stand_in(item.name, target) for item in target.boards]
+    return [_stand_in(item.name, target, toolkit=item.kind == "host") for item in target.boards]
 
 
 def _names(target: Target) -> list[str]:
@@ -210,7 +300,7 @@ def _stand_in(name: str, target: Target, toolkit: bool = False) -> SimBoard:
         run_mode=profile.run_mode,
         memory_mb=profile.memory_mb,
         arch=profile.arch,
-        cann_version=profile.cann.version,
+        cann_version=profile.cann.version or SimBoard.cann_version,
         driver_version=profile.driver or "0",
         groups=tuple(profile.groups),
         user=profile.user or "root",
@@ -267,7 +357,8 @@ def _build_stand_in(invocation: Invocation, target: Target, board: SimBoard) -> 
         name = f"build-{target.name}" + (f"-{version}" if version else "")
         return target, with_toolkit(_stand_in(name, target, toolkit=True), version)
     its = _inventory_host(invocation, target)
-    return its, with_toolkit(_stand_in(f"build-{wanted}", its, toolkit=True), version)
+    stand_in = _stand_in(f"build-{wanted}", its, toolkit=True)
+    return its, with_toolkit(stand_in, version or its.profile.cann.version or target.profile.cann.version)
 
 
 def _inventory_host(invocation: Invocation, target: Target) -> Target:
@@ -277,7 +368,7 @@ def _inventory_host(invocation: Invocation, target: Target) -> Target:
         raise UsageError(
             f"convert.host={wanted}: hosts stand in an inventory", hint="give inventory=NAME, or convert.host=local"
         )
-    host = inventory.select(inventory_of(target.config, target.profile.profile), wanted)[0]
+    host = inventory.select(inventory_of(target.config), wanted)[0]
     # It is a machine of its own kind: its login, its folder and its CANN are not the board's.
     return Target(host.profile, _config_for(invocation, host), (host,))
 
@@ -293,7 +384,15 @@ def _real_host(target: Target, invocation: Invocation) -> ConvertHost:
         return convert_host(address_of(target.boards[0], target), limits_of(config), profile.root, profile, board=True)
     its = _inventory_host(invocation, target)
     address = address_of(its.boards[0], its)
-    return convert_host(address, limits_of(its.config), its.profile.root, its.profile, board=False)
+    profile = _with_cann(its.profile, target)
+    return convert_host(address, limits_of(its.config), profile.root, profile, board=False)
+
+
+def _with_cann(profile: BoardSettings, target: Target) -> BoardSettings:
+    """A build host whose CANN nobody told: the generation of the boards' is looked for first."""
+    if profile.cann.version:
+        return profile
+    return replace(profile, cann=replace(profile.cann, version=target.profile.cann.version))
 
 
 def local_atc(script: str) -> bool:

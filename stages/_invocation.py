@@ -6,11 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from toolkit.artefacts.lock import key_of
 from toolkit.config.schema import Config
 from toolkit.ui.console import Renderer
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+
+def split_boards(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What Hydra can compose, and what it can't yet: ``board.…=`` where no profile is chosen by ``+board=``."""
+    if any(key_of(item) == "board" for item in overrides):
+        return list(overrides), []
+    ours = [item for item in overrides if key_of(item).startswith("board.")]
+    return [item for item in overrides if item not in ours], ours
 
 
 @dataclass(frozen=True)
@@ -31,9 +40,11 @@ class Flags:
 class Invocation:
     """What a verb gets.
 
-    composed: Hydra's config as it is. config: the same, typed. compose: composes again with other overrides (for
-    the profiles of an inventory). rest: words behind the verb, and everything after ``--``. results: filled by a
-    stage's verb with what was made: stage, artefact (its digest), path, notes, seconds.
+    composed: Hydra's config as it is. config: the same, typed. overrides: what was typed. compose: composes again
+    with other overrides (for the profiles of an inventory). of_boards: those of ``overrides`` that set ``board.…``
+    for all boards of an inventory, each of which brings a profile of its own; ``compose`` needs them again. rest:
+    words behind the verb, and everything after ``--``. results: filled by a stage's verb with what was made:
+    stage, artefact (its digest), path, notes, seconds.
     """
 
     verb: str
@@ -43,6 +54,7 @@ class Invocation:
     flags: Flags
     renderer: Renderer
     compose: Callable[[Sequence[str]], DictConfig]
+    of_boards: Sequence[str] = ()
     words: Sequence[str] = field(default=())
     rest: Sequence[str] = field(default=())
     results: list[Mapping[str, Any]] = field(default_factory=list)

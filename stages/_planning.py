@@ -3,6 +3,7 @@ decide."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any
 
 from stages import _registry
 from stages._fleet import Places, Target, limits_of
-from stages._invocation import Invocation
+from stages._invocation import Invocation, split_boards
+from stages._loading import load
 from toolkit import pipeline
 from toolkit.artefacts.hashing import digest_data, walk_files
 from toolkit.artefacts.manifest import Release
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import environment_script
-from toolkit.config.store import load
 from toolkit.errors import InputError, PlanError
 from toolkit.fleet import plan as planning
 from toolkit.fleet.plan import BoardFacts, BoardPlan, BoardWish, BuildStep, Permits, Plan
@@ -53,6 +54,15 @@ def program_of(target: Target) -> dict[str, Any]:
 def permits_of(target: Target) -> Permits:
     rollout = target.config.rollout
     return Permits(take_over=rollout.take_over, break_lock=rollout.break_lock)
+
+
+def command_for(invocation: Invocation, verb: str, boards: Sequence[str]) -> str:
+    """What to type for ``verb`` with these boards of the call: what chose them, and nothing else."""
+    chosen = ("inventory", "board", "simulate", "app", "ssh", "hosts")
+    words = [item for item in invocation.overrides if _key(item).split(".")[0] in chosen]
+    if invocation.config.inventory is not None:
+        words = [item for item in words if _key(item) != "hosts"] + [f"hosts={','.join(boards)}"]
+    return shlex.join(["deploy", verb, *words])
 
 
 def keys_of(targets: Sequence[Target]) -> list[str]:
@@ -205,15 +215,16 @@ def read_plan(invocation: Invocation) -> tuple[Invocation, Plan]:
         raise InputError(f"plan={name}: {error}", hint="deploy plan out=FILE writes one") from error
     plan, stored = planning.from_text(text, name)
     typed = {_key(item) for item in invocation.overrides}
-    extra = [item for item in stored if _key(item) not in typed]
+    extra, of_boards = split_boards([item for item in stored if _key(item) not in typed])
     composed = invocation.compose(extra)
     compose = invocation.compose
     return (
         replace(
             invocation,
             composed=composed,
-            config=load(composed),
-            overrides=[*invocation.overrides, *extra],
+            config=load(composed, invocation.renderer.show),
+            overrides=[*invocation.overrides, *extra, *of_boards],
+            of_boards=[*invocation.of_boards, *of_boards],
             compose=lambda more: compose([*extra, *more]),
         ),
         plan,

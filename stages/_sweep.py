@@ -34,8 +34,9 @@ def rows(jobs: Sequence[Job]) -> list[dict[str, Any]]:
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as text, columns aligned; a column that nobody has is left out."""
-    columns = list(dict.fromkeys(key for row in found for key, value in row.items() if value is not None))
+    """The rows as text, columns aligned, errors behind all else; a column that nobody has is left out."""
+    named = dict.fromkeys(key for row in found for key, value in row.items() if value is not None)
+    columns = sorted(named, key=lambda column: column == "error")
     lines = [columns, *([_shown(column, row.get(column)) for column in columns] for row in found)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     shown = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)

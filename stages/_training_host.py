@@ -27,13 +27,13 @@ def training_host(config: Config) -> Iterator[TrainHost]:
     """Where to train; a simulated machine lives, with all that runs on it, as long as the ``with`` block."""
     its = _target(config)
     if not config.simulate:
-        yield _host(config, its, address_of(its.boards[0], its))
+        yield host_of(config, its, address_of(its.boards[0], its))
         return
     # Its own interpreter is this one, which has MindSpore.
     boards = [replace(board, name=f"train-{board.name}", python=sys.executable) for board in stand_ins(its)]
     try:
         with Simulation(boards, paths.home() / "sim-training") as simulation:
-            yield _host(config, its, simulated_address(simulation.addresses[0], its))
+            yield host_of(config, its, simulated_address(simulation.addresses[0], its))
     except SimulationError as error:
         raise ConfigError(f"simulate: {error}") from error
 
@@ -43,7 +43,7 @@ def _target(config: Config) -> Target:
     wanted = config.train.remote.host
     if config.inventory is None:
         raise UsageError(f"train.remote.host={wanted}: hosts stand in an inventory", hint="give inventory=NAME")
-    host = inventory.select(inventory_of(config, "800_inference"), wanted)[0]
+    host = inventory.select(inventory_of(config), wanted)[0]
     composed = compose("deploy", [f"+board={host.profile}"])
     OmegaConf.set_struct(composed, False)
     for key, value in host.overrides.items():
@@ -51,12 +51,24 @@ def _target(config: Config) -> Target:
     return Target(host.profile, replace(load(composed), ssh=config.ssh), (host,))
 
 
-def _host(config: Config, its: Target, address: Address) -> TrainHost:
+def host_of(config: Config, its: Target, address: Address) -> TrainHost:
+    """The machine at ``address``, and how it is made to train."""
     remote = config.train.remote
     environment = ""
     if remote.activate:
-        quoted = remote.activate.replace("'", "'\\''")
-        environment = f". '{quoted}'\n"
+        environment = sourcing(remote.activate)
     elif config.train.device_target is Device.Ascend:
         environment = converter_script(its.profile.cann)
     return TrainHost(address, limits_of(config), its.profile.root, environment, remote.python)
+
+
+def sourcing(script: str) -> str:
+    """Shell text that sources ``script``, and ends everything where it is not there: no training without it.
+
+    In a function, which has no arguments: conda's ``activate`` takes those of the shell for its own.
+    """
+    inside = script.removeprefix("~/")
+    quoted = "'" + inside.replace("'", "'\\''") + "'"
+    place = quoted if inside == script else f'"$HOME"/{quoted}'
+    complaint = f"echo train.remote.activate: there is no {place} >&2"
+    return f"if [ ! -r {place} ]; then {complaint}; exit 1; fi\n_activate() {{ . {place}; }}\n_activate\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from stages import _atc_input
-from stages._tool_log import failure, keep_log
+from stages._tool_log import failure, keep_log, log_file
 from toolkit import preprocess
 from toolkit.artefacts.hashing import digest_file
 from toolkit.cann import atc
@@ -93,7 +93,7 @@ def run(context: Context) -> Mapping[str, Any]:
     keep_log(context, "atc", argv, report.output)
     om = next(iter(sorted(results.glob("*.om"))), None)
     if report.status != 0 or atc.SUCCESS not in report.output or om is None:
-        raise failure("atc", argv, report.status, report.output, host.name)
+        raise failure("atc", argv, report.status, report.output, host.name, log_file(context, "atc"))
     shutil.copyfile(om, context.out / "model.om")
     cann = report.version or "unknown"
     return {

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from stages._tool_log import failure, keep_log
+from stages._tool_log import failure, keep_log, log_file
 from toolkit import preprocess
 from toolkit.cann import tools as cann_tools
 from toolkit.cann.host import ConvertHost
@@ -84,7 +84,7 @@ def run(context: Context) -> Mapping[str, Any]:
     keep_log(context, "amct", argv, report.output)
     made = results / f"model{cann_tools.DEPLOYABLE}"
     if report.status != 0 or not made.is_file():
-        raise failure("amct_onnx", argv, report.status, report.output, host.name)
+        raise failure("amct_onnx", argv, report.status, report.output, host.name, log_file(context, "amct"))
     shutil.copyfile(made, context.out / "model.onnx")
     said = f"int8 with {config.quantise.pictures} pictures on {host.name}"
     return {"summary": said, "command": argv, "host": host.name, "cann": report.version}

@@ -78,13 +78,16 @@ def run(context: Context) -> Mapping[str, Any]:
 
 def _train(context: Context) -> dict[str, Any]:
     config, data = context.config, context.inputs.get("data")
+    attach = bool(context.services.get("attach"))
     if config.train.where is Where.modelarts:
-        attach = bool(context.services.get("attach"))
         return cloud_training.train(
             config, data, out=context.out, work=context.work, emit=context.emit, attach=attach
         )
     recipe = config.model, config.preprocess, config.train, config.data
     if config.train.where is Where.ssh:
         with training_host(config) as host:
-            return over_ssh.train(host, context.work.name, data, *recipe, out=context.out, emit=context.emit)
+            name = context.work.name
+            return over_ssh.train(
+                host, name, data, *recipe, out=context.out, work=context.work, emit=context.emit, attach=attach
+            )
     return training_job.train(data, *recipe, out=context.out, work=context.work, emit=context.emit)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from stages import _atc_input
-from stages._tool_log import failure, keep_log
+from stages._tool_log import failure, keep_log, log_file
 from toolkit import preprocess
 from toolkit.cann.host import ConvertHost
 from toolkit.cann.tools import AOE_FLAGS, BANK_VARIABLE, aoe_command
@@ -77,7 +77,7 @@ def run(context: Context) -> Mapping[str, Any]:
         version = report.version
         keep_log(context, "aoe", argv, report.output)
         if report.status != 0:
-            raise failure("aoe", argv, report.status, report.output, host.name)
+            raise failure("aoe", argv, report.status, report.output, host.name, log_file(context, "aoe"))
         shutil.rmtree(bank, ignore_errors=True)
         shutil.copytree(results / "bank", bank)
     (bank / ".keep").unlink(missing_ok=True)

@@ -29,6 +29,7 @@ def run(session: Session) -> None:
         "agreement": agreement.agreed,
         "difference": agreement.difference,
         "cosine": agreement.cosine,
+        "answers": len(session.results),
         "failed": list(agreement.failed),
         **latency(session.results),
         **_measured(session),

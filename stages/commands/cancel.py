@@ -1,22 +1,37 @@
-"""End the training jobs in ModelArts that were started from this folder and have not ended.
+"""End trainings that go on elsewhere.
 
     deploy cancel store=obs store.obs.bucket=… modelarts.project_id=…
+    deploy cancel train.where=ssh train.remote.host=… inventory=…
 
-takes the settings that the job was started with; only jobs of the same app are ended.
+takes the settings that the training was started with. In ModelArts it ends the jobs that were started from this folder
+and have not ended, those of the same app; on a host the one training with these settings, which keeps what it learned
+up to its last whole epoch.
 """
 
 from __future__ import annotations
 
+from stages import _registry
 from stages._invocation import Invocation
-from toolkit import paths
+from stages._locking import open_store
+from stages._training_host import training_host
+from toolkit import paths, pipeline
 from toolkit.artefacts.store import Store
 from toolkit.cloud import jobs
+from toolkit.learn import over_ssh
+from toolkit.learn.settings import Where
 
-HELP = "end a training job in ModelArts"
+HELP = "end a training in ModelArts or on a host"
 
 
 def run(invocation: Invocation) -> int:
     """Ask for each job's end and wait for it."""
+    ended = _on_host(invocation) if invocation.config.train.where is Where.ssh else _in_the_cloud(invocation)
+    lines = [f"training job {item['job']}: {item['phase'].lower()}" for item in ended]
+    invocation.renderer.data({"cancelled": ended}, "\n".join(lines) or "no training job is running")
+    return 0
+
+
+def _in_the_cloud(invocation: Invocation) -> list[dict[str, str]]:
     config = invocation.config
     cloud = jobs.Cloud(config.store.obs, config.modelarts)
     ended = []
@@ -25,6 +40,16 @@ def run(invocation: Invocation) -> int:
             continue
         state = jobs.cancel(cloud, record, work)
         ended.append({"job": record.name, "phase": state.phase if state else "never created"})
-    lines = [f"training job {item['job']}: {item['phase'].lower()}" for item in ended]
-    invocation.renderer.data({"cancelled": ended}, "\n".join(lines) or "no training job is running")
-    return 0
+    return ended
+
+
+def _on_host(invocation: Invocation) -> list[dict[str, str]]:
+    config, store = invocation.config, open_store(invocation)
+    steps = {step.stage: step for step in pipeline.walk(_registry.build_stages(), config, store, ["train"])}
+    # Without its pictures nothing was started from here; and what is in the store already runs nowhere.
+    if not steps["train"].fingerprint or steps["train"].artefact is not None:
+        return []
+    name = store.work_folder("train", steps["train"].fingerprint).name
+    with training_host(config) as host:
+        before = over_ssh.cancel(host, name, invocation.renderer.show)
+    return [{"job": f"{name} on {host.name}", "phase": "cancelled"}] if before == "running" else []

@@ -9,6 +9,9 @@ npu-smi, the chip against the profile's soc_version, health, temperature, memory
 permission to open the device, environment. Nothing on a board is changed. Of more than four boards only what is
 not in order is printed; --json has all of it.
 
+A machine under hosts: of an inventory, which hosts=, convert.host= or train.remote.host= names, is asked for its ATC,
+and for MindSpore on the device of train.device_target where it is the one to train.
+
 Exits with 2 when this machine lacks something, 4 when some boards are not fit or don't answer, 5 when none is.
 """
 
@@ -21,6 +24,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,15 +33,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from stages._boards import Answer, Place, ask_boards, exit_code, named, places_of
-from stages._fleet import local_atc, targets_of
+from stages._fleet import local_atc, machines_of
 from stages._invocation import Invocation
+from stages._training_host import host_of
 from toolkit import paths
 from toolkit.cann import catalogue, health
-from toolkit.cann.environment import environment_script, toolkit_script
+from toolkit.cann.environment import converter_script, environment_script, toolkit_script
 from toolkit.cann.health import Finding, Kind, Words
+from toolkit.cann.host import VERSION_PROBE
 from toolkit.config.schema import Config
 from toolkit.errors import BoardRefused, CommandFailed, DeployError, LineLost, RemoteError
-from toolkit.remote.agent import BoardAgent, Wish
+from toolkit.remote.agent import BoardAgent, RunReport, Wish
 
 HELP = "is this machine fit, are these boards: one line each, with cause and fix"
 
@@ -48,6 +54,16 @@ ALL_LINES = 4
 
 PROBE = paths.CHECKOUT / "toolkit" / "onboard" / "probe.py"
 PROBE_SECONDS = 240.0
+
+MINDSPORE = """
+import sys
+try:
+    import mindspore
+    mindspore.set_device(sys.argv[1])
+except Exception as error:
+    sys.exit(str(error).strip().splitlines()[0])
+print(mindspore.__version__)
+"""
 
 # With bash where there is one: a real set_env.sh wants it. What the environment prints is not ours.
 SHELL = 'b=$(command -v bash || command -v sh); s=$1; shift; exec "$b" -c "$s" probe "$@"'
@@ -112,9 +128,11 @@ def _ask(invocation: Invocation) -> list[Examined]:
     kinds = _kinds()
 
     def look(place: Place, agent: BoardAgent) -> list[Finding]:
+        if place.board.kind == "host":
+            return [*_reached(place), *_host(invocation, place, agent)]
         return [*_reached(place), *health.examine(place.target.profile, _words(place, agent), kinds)]
 
-    with places_of(invocation) as places:
+    with places_of(invocation, hosts=True) as places:
         return [_examined(answer) for answer in ask_boards(invocation, places, look)]
 
 
@@ -143,6 +161,33 @@ def _words(place: Place, agent: BoardAgent) -> Words:
             hint="deploy doctor --debug",
         )  # fmt: skip
     return Words(found.facts, probe, here, found.environment, found.current)
+
+
+def _host(invocation: Invocation, place: Place, agent: BoardAgent) -> Iterator[Finding]:
+    """A machine that converts or trains. What it was not named for is worth a note."""
+    config, profile = invocation.config, place.target.profile
+    before = time.time()
+    found = agent.inspect(profile.root, config.app.name)
+    yield from health.examine_host(Words(found.facts, here=(before + time.time()) / 2))
+    converts, trains = place.name == config.convert.host, place.name == config.train.remote.host
+    cann = profile.cann
+    if not cann.version and config.board is not None:
+        cann = replace(cann, version=config.board.cann.version)
+
+    def run(environment: str, *argv: str) -> RunReport:
+        return agent.run(
+            ["sh", "-c", SHELL, "sh", environment + '\ncd "${TMPDIR:-/tmp}"; exec "$@"', *argv],
+            need=(),
+            limit=PROBE_SECONDS,
+        )
+
+    done = run(converter_script(cann), "sh", "-c", f"command -v atc >/dev/null || exit 3\n{VERSION_PROBE}", "sh", "atc")
+    yield health.converter(done.status == 0, done.stdout_tail, needed=converts or not trains)
+    if trains:
+        host = host_of(config, place.target, place.address)
+        device = config.train.device_target.value
+        done = run(host.environment, host.python, "-c", MINDSPORE, device)
+        yield health.trainer(done.status, done.stdout_tail, done.stderr_tail, f"{host.python}, {device}")
 
 
 def _reached(place: Place) -> Iterator[Finding]:
@@ -294,7 +339,7 @@ def _boards(invocation: Invocation) -> Iterator[Finding]:
     if config.board is None and config.inventory is None:
         yield Finding("boards", "note", "none chosen", "+board=…, or inventory=…")
         return
-    names = [board.name for target in targets_of(invocation) for board in target.boards]
+    names = [board.name for target in machines_of(invocation) for board in target.boards]
     yield Finding("boards", "ok", f"{len(names)} chosen: {named(names)}")
 
 

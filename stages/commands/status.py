@@ -98,10 +98,11 @@ def judge(board: str, app: str, found: Inspection, wished: Release | None) -> St
     if found.current and found.environment in ("differs", "absent"):
         how = "is another" if found.environment == "differs" else "is not set"
         drifted.append(f"the environment in ~/.bashrc {how}")
-    if wished is not None and found.current == wished.id and found.missing:
-        paths_of = {file.sha256: file.path for file in wished.files}
-        names = sorted(paths_of[sha] for sha in found.missing)
-        drifted.append(f"{len(names)} files are missing or cut short, such as {names[0]}")
+    torn = set(found.broken)
+    if wished is not None and found.current == wished.id:
+        torn |= {file.path for file in wished.files if file.sha256 in found.missing}
+    if torn and not found.foreign:
+        drifted.append(f"{len(torn)} files are missing or cut short, such as {min(torn)}")
     last = found.last_run or {}
     return Status(
         board=board,
@@ -158,6 +159,6 @@ def _text(answers: list[Answer[Status]]) -> str:
             rows.append([answer.name, status.release[:12] or "–", since, status.by, status.state])
     good = sum(answer.value is not None and answer.value.healthy for answer in answers)
     lines = [table(["board", "release", "since", "by", "state"], rows), *failures_text(answers)]
-    if len(answers) > 1:
-        lines.append(f"{good} of {len(answers)} boards healthy")
+    apps = dict.fromkeys(answer.place.target.config.app.name for answer in answers)
+    lines.append(f"{', '.join(apps)}: {good} of {len(answers)} boards healthy")
     return "\n".join(lines)

@@ -6,7 +6,8 @@
 
 Nobody logs in to a board for that. Compare the fingerprints with what the board itself says:
 ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub. Keys go into the first file of ssh.known_hosts. Without inventory=
-hosts= is looked for among the board profiles and in all inventories there are.
+hosts= is looked for among the board profiles and in all inventories there are. Machines under hosts: of an inventory
+are among them where hosts=, convert.host= or train.remote.host= names them.
 
 A key that changed is refused unless replace=true is given.
 """
@@ -66,7 +67,7 @@ class Shown:
 
 def run(invocation: Invocation) -> int:
     invocation = _found(invocation)
-    with places_of(invocation) as places:
+    with places_of(invocation, hosts=True) as places:
         answers = each(invocation, places, _look)
         text = "\n".join([_table(answers), *failures_text(answers)])
         unsafe = _refusals(invocation, answers)

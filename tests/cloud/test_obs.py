@@ -11,9 +11,11 @@ import pytest
 
 from tests.cloud.conftest import ACCESS_KEY, SECRET_KEY, TOKEN
 from tests.cloud.obs_server import ObsServer, Request
+from toolkit.artefacts.lock import with_lock
 from toolkit.cloud import locate, transfer
 from toolkit.cloud.obs import Bucket
 from toolkit.cloud.settings import ModelArtsSettings, ObsSettings, problems
+from toolkit.config.schema import Config
 from toolkit.errors import CloudError, ConfigError, InputError
 from toolkit.ui.events import Event
 
@@ -297,6 +299,30 @@ def test_localise(obs: ObsSettings, obs_server: ObsServer, tmp_path: Path) -> No
             locate.localise(wrong, cache, obs)
     with pytest.raises(ConfigError, match=r"store\.obs\.region"):
         locate.localise("obs://bucket/x", cache, ObsSettings())
+
+
+def test_addresses_in_a_config_are_fetched_or_refused(obs: ObsSettings, tmp_path: Path) -> None:
+    with Bucket(obs, "bucket") as bucket:
+        for name in ("set/a.bin", "model.onnx", "photos/1.png", "amct.cfg", "fusion.cfg", "fleet.yaml"):
+            bucket.put_bytes(name, name.encode())
+    config = Config()
+    config.store.obs = obs
+    config.data.root, config.model.from_ = "obs://bucket/set", "obs://bucket/model.onnx"
+    config.infer.pictures, config.inventory = "obs://bucket/photos/", "obs://bucket/fleet.yaml"
+    config.quantise.config, config.atc.fusion_switch_file = "obs://bucket/amct.cfg", "obs://bucket/fusion.cfg"
+    config.modelarts.environments = {"WHERE": "obs://bucket/x"}
+    found = locate.localise_config(config, tmp_path)
+    assert set(found) == {*locate.TAKEN, "atc.fusion_switch_file"}
+    files = (config.model.from_, config.inventory, config.quantise.config, config.atc.fusion_switch_file)
+    assert [Path(path).read_text() for path in files] == ["model.onnx", "fleet.yaml", "amct.cfg", "fusion.cfg"]
+    assert (Path(config.data.root) / "a.bin").read_text() == "set/a.bin"
+    assert (Path(config.infer.pictures) / "1.png").read_text() == "photos/1.png"
+    config.out, config.sign.key = "obs://bucket/out", "obs://bucket/key"
+    with pytest.raises(ConfigError) as caught:
+        locate.localise_config(config, tmp_path)
+    assert [line.partition(":")[0] for line in caught.value.problems] == ["sign.key", "out"]
+    with pytest.raises(InputError, match=r"^lock: obs://bucket/deploy.lock is in OBS"):
+        with_lock(["lock=obs://bucket/deploy.lock"])
 
 
 def test_tls_is_verified_with_names(obs: ObsSettings) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
 
 import pytest
 
@@ -80,3 +84,36 @@ def test_a_single_board_by_its_profile(live: Callable[..., Live]) -> None:
         done = there.deploy("trust", *which, "--yes")
         assert done.code == 0, done.out + done.err
     assert there.known_hosts.read_text().count("ssh-ed25519") == 1
+
+
+@pytest.mark.e2e
+def test_machines_that_convert_and_train(live: Callable[..., Live]) -> None:
+    """Trusted and examined like boards where they are named, or where the call would use them."""
+    there = live(SimBoard("dk"), SimBoard("builder", toolkit=True), SimBoard("gpu", toolkit=False))
+    there.inventory()
+    file = there.home / "inventory" / "live.yaml"
+    entries = json.loads(file.read_text())
+    entries["hosts"] = {name: {**entries["boards"].pop(name), "overrides": {}} for name in ("builder", "gpu")}
+    file.write_text(json.dumps(entries))
+    convert, train = "convert.host=builder", "train.remote.host=gpu"
+
+    def named(verb: str, *arguments: str, code: int = 0) -> dict[str, Any]:
+        done = there.deploy(verb, *arguments)
+        assert done.code == code, done.out + done.err
+        (result,) = done.of("result")
+        return {item["board"]: item for item in result["boards"]}
+
+    assert list(named("trust", "hosts=gpu", "--yes")) == ["gpu"]
+    assert list(named("trust", "inventory=live", convert, "--yes")) == ["dk", "builder"]
+
+    used = named("doctor", "inventory=live", convert, train, f"train.remote.python={sys.executable}")
+    assert list(used) == ["dk", "builder", "gpu"]
+    findings = {name: {one["what"]: one for one in item["findings"]} for name, item in used.items()}
+    assert (findings["builder"]["atc"]["state"], findings["builder"]["atc"]["text"]) == ("ok", "CANN 5.0.4")
+    assert (findings["gpu"]["atc"]["state"], findings["gpu"]["MindSpore"]["state"]) == ("note", "ok")
+    assert version("mindspore") in findings["gpu"]["MindSpore"]["text"]
+    wrong = named("doctor", "inventory=live", "hosts=gpu", "convert.host=gpu", train, "train.remote.python=py9", code=5)
+    bad = {one["what"]: one for one in wrong["gpu"]["findings"] if one["state"] == "bad"}
+    assert set(bad) == {"atc", "MindSpore"}
+    assert "py9" in bad["MindSpore"]["text"]
+    assert "train.remote.python" in bad["MindSpore"]["fix"]

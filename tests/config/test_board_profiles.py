@@ -17,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from toolkit import paths
-from toolkit.cann.environment import environment_script, toolkit_script
+from toolkit.cann.environment import converter_script, environment_script, toolkit_script
 from toolkit.cann.versions import holds, parse_version
 from toolkit.config.schema import Config
 from toolkit.config.store import load, register_resolvers
@@ -25,7 +25,8 @@ from toolkit.inventory import profile_named
 from toolkit.sim import SimBoard
 from toolkit.sim.boards import install_modules, prepare
 
-PROFILES = sorted(path.stem for path in (paths.CONF / "board").glob("*.yaml") if path.stem != "sim")
+# sim is no kind of board, host is a machine that is none.
+PROFILES = sorted(path.stem for path in (paths.CONF / "board").glob("*.yaml") if path.stem not in ("sim", "host"))
 NAMED = [
     "200dk", "200i_dk_a2", "orangepi_aipro", "200i_a2", "300i", "ai1s", "300i_pro", "300i_duo", "300v_pro",
     "atlas500", "atlas500_a2", "800_inference",
@@ -101,8 +102,6 @@ def test_every_place_is_looked_for_below_home_and_below_root(profile: str) -> No
     board = composed(paths.CONF, f"+board={profile}").board
     assert board is not None
     for version, folder in [("7.0.0", "ascend-toolkit"), ("8.5.0", "cann")]:
-        if not board.soc_version.startswith("Ascend310P") and not board.soc_version.startswith("Ascend310B"):
-            folder = "ascend-toolkit"  # the original 310 ended before 8.5
         board.cann.version = version
         for script in (environment_script(board.cann), toolkit_script(board.cann)):
             own, root = f"$HOME/Ascend/{folder}/set_env.sh", f"/usr/local/Ascend/{folder}/set_env.sh"
@@ -195,6 +194,21 @@ def test_the_products_numbers_mean_the_profiles() -> None:
     assert profile_named("500_a2", PROFILES) == "atlas500_a2"
     assert profile_named("200dk", PROFILES) == "200dk"
     assert profile_named("600", PROFILES) == ""
+
+
+def test_a_build_host_has_no_chip_and_knows_every_generation_of_cann(tmp_path: Path) -> None:
+    host = composed(paths.CONF, "+board=host").board
+    assert host is not None
+    assert (host.profile, host.soc_version, host.chips, host.cann.version) == ("host", "", 0, "")
+    for number, version in enumerate(("20.2", "5.0.2.alpha003", "5.0.4", "7.0.0", "8.5.0")):
+        machine = SimBoard(name=f"h{number}", soc_version="", chips=0, cann_version=version, groups=())
+        folder = prepare(machine, tmp_path, install_modules(tmp_path))
+        done = subprocess.run(
+            ["sh", "-c", f"{converter_script(host.cann)}\ncommand -v atc; command -v npu-smi"],
+            env=folder.environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.stdout.count("\n"), done.stderr) == (1, ""), version
+        assert done.stdout.startswith(str(folder.home / "Ascend"))
 
 
 def test_sim_is_three_dev_kits() -> None:

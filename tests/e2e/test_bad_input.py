@@ -16,6 +16,7 @@ from tests.e2e.conftest import Demo, Deploy
     [
         (["+board=simm"], "did you mean sim?"),
         (["board=999"], "board=999: there is no such board"),
+        (["board=host"], "board=host: a machine without a chip is no board"),
         (["pln", "+board=sim"], "did you mean plan?"),
         (["plan", "train"], "one verb at a time"),
         (["+board=sim", "train.epcohs=3"], "train.epcohs: there is no such setting; did you mean train.epochs?"),

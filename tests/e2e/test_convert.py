@@ -100,6 +100,7 @@ def test_a_host_of_the_inventory_converts_with_its_own_cann(home: tuple[Path, Re
         "hosts:\n"
         "  old: {profile: 300i_pro, host: 192.0.2.2, overrides: {board.cann.version: 5.1.RC2}}\n"
         "  new: {profile: 300i_pro, host: 192.0.2.3, overrides: {board.cann.version: 7.0.0}}\n"
+        "  plain: {host: 192.0.2.4}\n"
     )
     arguments = ("convert", "inventory=small", "simulate=true", *QUICK)
     refused = run(home[0], *arguments, "convert.host=new")
@@ -110,6 +111,11 @@ def test_a_host_of_the_inventory_converts_with_its_own_cann(home: tuple[Path, Re
     assert done.code == 0, done.err
     (convert,) = done.of("done", stage="convert")
     assert (convert["data"]["notes"]["host"], convert["data"]["notes"]["cann"]) == ("build-old", "5.1.RC2")
+    # A server without a chip names no profile; it finds the CANN that is there.
+    done = run(home[0], *arguments, "convert.host=plain", "convert.cann_version=5.0.4", "atc.log=error")
+    assert done.code == 0, done.err
+    (convert,) = done.of("done", stage="convert")
+    assert (convert["data"]["notes"]["host"], convert["data"]["notes"]["cann"]) == ("build-plain", "5.0.4")
 
 
 def test_a_small_board_converts_with_one_process_and_a_warning(home: tuple[Path, Result]) -> None:

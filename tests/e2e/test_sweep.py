@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Deploy, run
+from tests.e2e.conftest import Deploy, environment, run
 
 pytestmark = pytest.mark.e2e
 
@@ -35,11 +38,30 @@ def test_a_sweep_trains_each_setting_and_ends_with_a_table(tmp_path: Path) -> No
 
 
 def test_a_setting_that_fails_does_not_end_the_sweep(deploy: Deploy) -> None:
-    done = deploy("train", "-m", "app=digits", "train.epochs=0", "model.classes=10,1,20")
+    settings = ("train", "-m", "app=digits", "train.epochs=0", "model.classes=10,1,10,20")
+    done = deploy(*settings)
     (result,) = [event for event in done.of("result") if "sweep" in event]
     assert [row["model.classes"] for row in result["sweep"]] == ["10", "1", "20"]
     assert ["error" in row for row in result["sweep"]] == [False, True, False]
     assert "model.classes" in result["sweep"][1]["error"]
     assert done.code == 2
     assert len(done.of("error")) == 1
-    assert json.dumps(done.events)
+    assert len(done.of("done", stage="train")) == 2, "10 stands there twice"
+    assert len(done.of("result", stage="train")) == 2
+    shown = deploy(*settings, json_lines=False).out.splitlines()[-4:]
+    assert shown[0].split() == ["model.classes", "seconds", "artefact", "error"]
+    assert [line.split()[0] for line in shown[1:]] == ["10", "1", "20"]
+    assert shown[2].split()[:3] == ["1", "–", "–"]
+    assert "model.classes" in shown[2]
+
+
+def test_an_interrupted_sweep_shows_what_it_came_to(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stages", "train", "-m", "app=digits", "train.epochs=0,999,998", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(tmp_path)) as sweep:
+        assert sweep.stdout is not None
+        next(line for line in sweep.stdout if '"progress"' in line and '"epoch"' in line)
+        sweep.send_signal(signal.SIGINT)
+        rest = [json.loads(line) for line in sweep.stdout]
+        assert sweep.wait(60) == 130
+    ((found,),) = [event["sweep"] for event in rest if "sweep" in event]
+    assert found["train.epochs"] == "0"

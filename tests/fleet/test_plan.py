@@ -56,6 +56,7 @@ FACTS = st.builds(
     BoardFacts,
     current=IDS,
     missing=st.dictionaries(st.sampled_from(sorted(SIZES)), st.integers(0, 6000)),
+    broken=st.sampled_from([(), ("model.om",)]),
     environment=st.sampled_from(["same", "differs", "absent"]),
     block=st.lists(st.sampled_from(["export A=1", "export B=2"]), max_size=3).map(tuple),
     run_key=st.sampled_from(["", "old", "key"]),
@@ -87,7 +88,7 @@ def test_what_was_planned_and_done_leaves_nothing_to_plan(facts: BoardFacts, per
 def test_refused_until_told(facts: BoardFacts, permits: Permits) -> None:
     found = decide("board", facts, WISH, permits)
     if found.steps:
-        assert not facts.foreign or permits.take_over
+        assert not facts.foreign or facts.current or permits.take_over
         assert not facts.lock or permits.break_lock
         assert (planning.SWITCH in found.steps) == (facts.current != WISH.release or bool(facts.pending))
         assert planning.VERIFY in found.steps or planning.SWITCH not in found.steps, (

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from learning import digits_spec
 
-from toolkit.errors import InputError, Interrupted, LineLost
+from toolkit.errors import InputError, Interrupted, LineLost, UsageError
 from toolkit.learn import over_ssh
 from toolkit.learn.settings import DataSettings, ModelSettings, RemoteSettings, TrainSettings, Where
 from toolkit.remote.address import Address, Limits
@@ -59,6 +59,7 @@ def train(
     out: Path,
     emit: Callable[[Event], None] = ignore,
     remote: RemoteSettings | None = None,
+    attach: bool = False,
     **recipe: Any,
 ) -> dict[str, Any]:
     settings = TrainSettings(**{"epochs": 2, "where": Where.ssh, **recipe}, remote=remote or RemoteSettings("gpu-1"))
@@ -71,7 +72,9 @@ def train(
         settings,
         DataSettings(),
         out=out,
+        work=out.parent,
         emit=emit,
+        attach=attach,
         wait=lambda seconds: None,
     )
 
@@ -103,15 +106,23 @@ def test_a_cut_line_does_not_end_the_training_and_it_is_found_again(
 def test_ctrl_c_leaves_it_running_and_the_same_call_follows_it(
     machine: Machine, few: Path, tmp_path: Path
 ) -> None:
-    def press(event: Event) -> None:
-        if event.kind == "progress":
-            raise KeyboardInterrupt
+    before: list[Event] = []
 
+    def press(event: Event) -> None:
+        if event.data.get("epoch") == 2:
+            raise KeyboardInterrupt
+        before.append(event)
+
+    with pytest.raises(UsageError, match="no such training on gpu-1"):
+        train(machine, "left", few, tmp_path / "out", epochs=3, attach=True)
     with pytest.raises(Interrupted, match="goes on on gpu-1") as caught:
         train(machine, "left", few, tmp_path / "out", press, epochs=3)
-    assert "train.remote.cancel=true" in caught.value.hint
+    assert "deploy cancel" in caught.value.hint
     events: list[Event] = []
-    report = train(machine, "left", few, tmp_path / "out", events.append, epochs=3)
+    report = train(machine, "left", few, tmp_path / "out", events.append, epochs=3, attach=True)
+    done = [event.data["done"] for event in [*before, *events] if event.kind == "progress"]
+    assert before
+    assert done == sorted(set(done)), "told where it stopped being told, nothing twice"
     assert [event.text for event in events if "found on gpu-1" in event.text]
     assert not [event.text for event in events if "files sent" in event.text]
     assert (report["resumed_from"], report["steps"]) == (0, 3 * 15)
@@ -133,8 +144,13 @@ def test_a_training_is_cancelled_and_gone_on_with(machine: Machine, few: Path, t
 
     with pytest.raises(Interrupted):
         train(machine, "ended", few, tmp_path / "out", press, epochs=30)
+    cancel = RemoteSettings("gpu-1", cancel=True)
     with pytest.raises(Interrupted, match="is cancelled"):
-        train(machine, "ended", few, tmp_path / "out", epochs=30, remote=RemoteSettings("gpu-1", cancel=True))
+        train(machine, "ended", few, tmp_path / "out", epochs=30, remote=cancel)
+    with pytest.raises(UsageError, match="already ended on gpu-1"):
+        train(machine, "ended", few, tmp_path / "out", epochs=30, remote=cancel)
+    with pytest.raises(UsageError, match="no such training on gpu-1"):
+        train(machine, "never", few, tmp_path / "out", remote=cancel)
     assert running(machine.work / "job-ended") == []
     checkpoints = list((machine.work / "job-ended" / "state").glob("*/epoch-*.ckpt"))
     assert checkpoints, "what it learned is kept"

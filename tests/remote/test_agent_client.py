@@ -53,7 +53,8 @@ def request():
             return json.loads(payload)
 
 GOOD = {"facts": {"clock": 1.0, "disk_free": 10**9, "disk_total": 10**9, "cores": 1, "memory_total": 1},
-        "folder": "/x", "current": "", "previous": "", "releases": [], "missing": {}, "environment": "same",
+        "folder": "/x", "current": "", "previous": "", "reverted": "", "broken": [],
+        "releases": [], "missing": {}, "environment": "same",
         "last_run": None, "lock": None, "pending": None, "foreign": "", "journal_tail": [], "warnings": []}
 os.write(1, b"\\x01ascend-deploy\\x02")
 send(b"H", {"protocol": 1})

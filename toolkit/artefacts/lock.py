@@ -301,6 +301,9 @@ def with_lock(arguments: Sequence[str]) -> list[str]:
     given = [item.partition("=")[2] for item in arguments if key_of(item) == "lock" and "=" in item]
     if not given or given[-1] in ("", "null"):
         return list(arguments)
+    if given[-1].startswith("obs://"):
+        # It is read before anything says how to reach OBS.
+        raise InputError(f"lock: {given[-1]} is in OBS, and a lock is a file on this machine", hint="fetch it first")
     return [*Lock.read(Path(given[-1]).expanduser().absolute()).overrides_beside(arguments), *arguments]
 
 

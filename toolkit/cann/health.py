@@ -101,6 +101,32 @@ def examine(profile: BoardSettings, words: Words, kinds: Sequence[Kind] = ()) ->
     ]
 
 
+def examine_host(words: Words) -> list[Finding]:
+    """What of a board's findings holds for any machine."""
+    version = str(words.facts.get("version", ""))
+    return [*_disk(words), *_clock(words), Finding("Python", "ok", version)]
+
+
+def converter(there: bool, record: str, *, needed: bool) -> Finding:
+    """Can a machine convert? ``record``: CANN's install record, as ``VERSION_PROBE`` prints it."""
+    if not there:
+        fix = "install CANN's toolkit there; board.cann.toolkits of its profile says where its set_env.sh is looked for"
+        return Finding("atc", "bad" if needed else "note", "not on this machine", fix)
+    match = re.search(r"^version=(\S+)", record, re.M)
+    return Finding("atc", "ok", f"CANN {match.group(1)}" if match else "of a CANN that does not say its version")
+
+
+def trainer(status: int, output: str, errors: str, what: str) -> Finding:
+    """Can a machine train? ``output``: MindSpore's version; ``what``: with which interpreter, on which device."""
+    last = ["", *output.split()][-1]
+    if status == 0 and last:
+        return Finding("MindSpore", "ok", f"{last} ({what})")
+    entry = catalogue.explain(errors)
+    said = ["not there", *(line.strip() for line in errors.splitlines() if line.strip())][-1][:160]
+    fix = "train.remote.python names an interpreter with MindSpore 2, train.remote.activate a script that prepares it"
+    return Finding("MindSpore", "bad", f"{what}: {said}", entry.fix if entry else fix)
+
+
 def fitting_profiles(
     kinds: Iterable[Kind], name: str, *, chips: int = 0, run_mode: str = "", memory_mb: int = 0
 ) -> list[str]:

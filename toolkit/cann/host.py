@@ -26,7 +26,7 @@ LOW_MEMORY = "export TE_PARALLEL_COMPILER=1\nexport MAX_COMPILE_CORE_NUMBER=1\n"
 
 # Prints the install record of the CANN whose atc is on PATH, of all generations: ascend_toolkit_install.info
 # lies in the package or in its <arch>-linux, some folders above the program.
-_VERSION_PROBE = """
+VERSION_PROBE = """
 tool=$(command -v "$1") || exit 0
 folder=$(readlink -f "$tool")
 for up in 1 2 3 4 5; do
@@ -139,7 +139,7 @@ class ConvertHost:
 
     def _version(self, agent: BoardAgent, folder: str, tool: str = "atc") -> str:
         report = agent.run(
-            ["sh", "-c", _VERSION_PROBE, "version", tool],
+            ["sh", "-c", VERSION_PROBE, "version", tool],
             cwd=f"{{app}}/{folder}",
             env_file=f"{{app}}/{folder}/env.sh",
             limit=self.limits.command,

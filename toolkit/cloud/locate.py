@@ -1,10 +1,11 @@
-"""``obs://bucket/path`` anywhere a path is taken: it is fetched into a cache, and the path is the copy's."""
+"""``obs://bucket/path`` wherever something is read: it is fetched into a cache, and the path is the copy's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.cloud.obs import Bucket
 from toolkit.cloud.settings import BUCKET, ObsSettings
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from toolkit.config.schema import Config
 
 SCHEME = "obs://"
+TAKEN = ("data.root", "model.from", "infer.pictures", "quantise.config", "inventory")
+"""Settings that name something to read; besides, the files that ATC's flags name."""
 
 
 def is_url(value: str) -> bool:
@@ -54,16 +57,35 @@ def localise(where: str, cache: Path, obs: ObsSettings, emit: Emit = ignore) -> 
 
 
 def localise_config(config: Config, cache: Path, emit: Emit = ignore) -> Mapping[str, str]:
-    """Replace every ``obs://`` address in a config by its local copy; return setting → address."""
-    places = (
-        ("data.root", config.data, "root"),
-        ("model.from", config.model, "from_"),
-        ("infer.pictures", config.infer, "pictures"),
-    )
-    found = {}
-    for key, section, name in places:
-        value = getattr(section, name)
-        if isinstance(value, str) and is_url(value):
+    """Replace every ``obs://`` address in a config by its local copy; return setting → address.
+
+    ConfigError where a setting has one that means a place to write to, a secret or a file of a board's.
+    """
+    found: dict[str, str] = {}
+    refused = []
+    for key, section, name, value in _addresses(config):
+        if key in TAKEN or key.startswith("atc."):
             found[key] = value
             setattr(section, name, str(localise(value, cache, config.store.obs, emit)))
+        else:
+            refused.append(f"{key}: {value} is in OBS, and this is a path on a machine")
+    if refused:
+        raise ConfigError(
+            refused[0] if len(refused) == 1 else f"{len(refused)} settings are wrong",
+            hint=f"fetch it first; {', '.join(TAKEN)} and the files of atc.… take obs:// addresses",
+            problems=refused,
+        )
     return found
+
+
+def _addresses(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, str, str]]:
+    """Every setting that is an ``obs://`` address: dotted key, where it stands, its name there, the address.
+
+    What a training job gets as its environment is the job's own business.
+    """
+    for item in fields(section):
+        key, value = prefix + item.name.rstrip("_"), getattr(section, item.name)
+        if is_dataclass(value):
+            yield from _addresses(value, f"{key}.")
+        elif isinstance(value, str) and is_url(value):
+            yield key, section, item.name, value

@@ -7,7 +7,8 @@
 >>> notebook.upload(exported, "obs://bucket/exported")
 
 They do what ``deploy data``, ``train`` and ``export`` do, with the recipes of ``conf/`` as defaults. A folder
-may be an ``obs://`` address: moxing copies it there, and brings what is read into a cache first.
+may be an ``obs://`` address: moxing copies it there, and brings what is read into a cache first. What happens is
+printed, a line for each epoch; ``emit`` takes it instead.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from toolkit.errors import ConfigError
 from toolkit.learn import data as datasets
 from toolkit.learn import training_job
 from toolkit.learn.settings import Device, Format
-from toolkit.ui.events import Emit, ignore
+from toolkit.ui.console import TextRenderer
+from toolkit.ui.events import Emit
 
 
-def prepare(name: str, out: str, *, root: str = "", emit: Emit = ignore) -> str:
+def prepare(name: str, out: str, *, root: str = "", emit: Emit | None = None) -> str:
     """Put a data set of ``conf/data`` (``digits``, ``cifar10``) into ``out`` and return that.
 
     ``root``: the folder of the extracted data set; without it digits are made and CIFAR-10 is downloaded.
@@ -37,7 +39,7 @@ def prepare(name: str, out: str, *, root: str = "", emit: Emit = ignore) -> str:
     settings = _config([f"data={name}"]).data
     settings.root = _here(root) if root else ""
     with _Result(out) as folder:
-        datasets.prepare(settings, folder, emit, paths.home() / "cache")
+        datasets.prepare(settings, folder, emit or _shown(), paths.home() / "cache")
         datasets.sample_pictures(settings, folder, settings.samples)
     return out
 
@@ -50,7 +52,7 @@ def train(
     preprocess: str = "cifar10",
     recipe: str = "cifar10_resnet50",
     device_target: str = "",
-    emit: Emit = ignore,
+    emit: Emit | None = None,
     **changes: Any,
 ) -> str:
     """Train on the data set in ``data`` and return ``out``, which gets ``model.ckpt`` and ``history.csv``.
@@ -70,7 +72,7 @@ def train(
             config.data,
             out=folder,
             work=Path(work),
-            emit=emit,
+            emit=emit or _shown(),
         )
     return out
 
@@ -83,7 +85,7 @@ def export(
     preprocess: str = "cifar10",
     format: str = "auto",
     device_target: str = "",
-    emit: Emit = ignore,
+    emit: Emit | None = None,
 ) -> str:
     """Export ``trained``'s ``model.ckpt`` to ``out`` and return that: AIR on Ascend, ONNX elsewhere."""
     config = _config([f"model={model}", f"preprocess={preprocess}"])
@@ -98,7 +100,7 @@ def export(
             train_settings,
             out=folder,
             work=Path(work),
-            emit=emit,
+            emit=emit or _shown(),
         )
     return out
 
@@ -129,6 +131,10 @@ def _known(settings: Any, changes: dict[str, Any]) -> dict[str, Any]:
         else value
         for name, value in changes.items()
     }
+
+
+def _shown() -> Emit:
+    return TextRenderer().show
 
 
 def _device(name: str) -> Device:

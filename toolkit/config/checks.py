@@ -90,7 +90,7 @@ def _names(config: Config) -> Iterator[str]:
     if board is not None:
         if board.run_mode not in ("RC", "EP"):
             yield f"board.run_mode: {board.run_mode} is neither RC nor EP"
-        if parse_version(board.cann.version) is None:
+        if parse_version(board.cann.version) is None and (board.cann.version or board.soc_version):
             yield f"board.cann.version: {board.cann.version!r} is not a version such as 5.0.4 or 8.0.RC1"
         if board.password and not board.password.startswith(("env:", "file:", "keyring:")):
             yield "board.password: a secret does not stand in the config; write ${secret:env,NAME}, or file, or keyring"
@@ -124,7 +124,7 @@ def _fit(config: Config) -> Iterator[str]:
         yield "model.from: ATC does not read .mindir; export ONNX from it, or AIR on an Ascend"
     if not given and config.app.labels and len(config.app.labels) != config.model.classes:
         yield f"app.labels: {len(config.app.labels)} names, and the network tells {config.model.classes} classes apart"
-    if config.board is not None and config.infer.device >= config.board.chips:
+    if config.board is not None and config.board.soc_version and config.infer.device >= config.board.chips:
         yield f"infer.device: {config.infer.device} is out of range: the board has {config.board.chips} chip(s)"
     for job in config.tune.jobs:
         if job not in (1, 2):

@@ -93,7 +93,7 @@ class EnvironmentRange:
 class CannSettings:
     """The CANN of a board."""
 
-    version: str = ""  # the one on the board; it decides which environment is used
+    version: str = ""  # the one on the board; it decides which environment is used; empty: of a build host, not known
     since: str | None = None  # first CANN that knows the board's chip; None = not known
     before: str | None = None  # first one that no longer does
     environments: list[EnvironmentRange] = field(default_factory=list)  # to run inference
@@ -106,7 +106,7 @@ class BoardSettings:
 
     profile: str = ""
     product: str = ""
-    soc_version: str = ""  # as atc's --soc_version takes it
+    soc_version: str = ""  # as atc's --soc_version takes it; empty: a machine without a chip, which is no board
     npu_name: str = ""  # as npu-smi's Name column prints it
     chips: int = 1  # devices that a program on the board sees
     run_mode: str = "RC"  # RC: the program runs on the chip's own CPU; EP: on a host with the chip as a card

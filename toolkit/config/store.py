@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, cast, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -91,6 +92,30 @@ def load(composed: DictConfig | Mapping[str, Any]) -> Config:
     raise ConfigError(
         problems[0] if len(problems) == 1 else f"{len(problems)} settings are wrong", problems=problems
     )
+
+
+def wrong_value(key: str, value: Any) -> str:
+    """What is wrong with ``value`` as the value of the setting ``key``, in one sentence; "" where its type fits."""
+    again = key, repr(value)  # a fleet says the same many times
+    if again not in _judged:
+        _judged[again] = ""
+        try:
+            OmegaConf.update(_blank(), RENAMED.get(key, key), value, merge=True, force_add=False)
+        except (ConfigKeyError, ConfigAttributeError, AssertionError):
+            _judged[again] = unknown_key(key)
+        except OmegaConfBaseException as error:
+            _judged[again] = f"{key}: {_first_line(error)}"
+    return _judged[again]
+
+
+_judged: dict[tuple[str, str], str] = {}
+
+
+@cache
+def _blank() -> DictConfig:
+    schema = cast(DictConfig, OmegaConf.structured(Config))
+    schema.board = OmegaConf.structured(BoardSettings)
+    return schema
 
 
 def _rename(tree: dict[str, Any]) -> None:

@@ -67,6 +67,7 @@ class BoardJob:
     store: Path = Path(".deploy")  # where older files may lie, to send differences from
     deltas: str = "auto"  # ssh.deltas
     keep_releases: int = 3
+    back: str = ""  # what to type to put this board back
 
     @cached_property
     def run_key(self) -> str:
@@ -126,7 +127,7 @@ class Session:
         """Point ``current`` to the release. From here on the board goes back by itself unless it is
         confirmed."""
         job = self.job
-        if self.inspection.foreign and job.permits.take_over:
+        if self.inspection.foreign and not self.inspection.current and job.permits.take_over:
             self._move_aside()
         # In the journal before it is asked for: whoever reads it after a kill knows that it may have
         # happened.
@@ -182,6 +183,7 @@ def facts_of(inspection: Inspection, block: Sequence[str] = ()) -> BoardFacts:
     return BoardFacts(
         current=inspection.current,
         missing=dict(inspection.missing),
+        broken=inspection.broken,
         environment=inspection.environment or "absent",
         block=tuple(block),
         run_key=str((inspection.last_run or {}).get("run_key", "")),
@@ -269,7 +271,7 @@ def revert_board(
             f"could not be put back to {done.previous[:12] or 'nothing'}, may run {done.release[:12]}: "
             f"{outcome.message}"
         )
-        outcome.hint = f"when it answers: deploy rollback hosts={job.board}"
+        outcome.hint = f"when it answers: {job.back or f'deploy rollback hosts={job.board}'}"
         outcome.cause = "not-reverted"
     elif done.failed:
         # It failed first, and that is what people want to read.

@@ -26,7 +26,12 @@ def text_of(plan: Plan) -> str:
         )
         lines.append(f"in {len(plan.waves)} waves of {sizes} boards; the first: {named(plan.waves[0])}")
     if not plan.changes:
-        lines.append("nothing would change")
+        again = sum(bool(board.steps) for board in plan.boards)
+        silent = sum(bool(board.cause) for board in plan.boards)
+        lines.append(
+            (f"no board would change; inference would run again on {again}" if again else "nothing would change")
+            + (f"; {silent} boards are left out" if silent else "")
+        )
     lines.append(f"plan {plan.digest[:12]}")
     return "\n".join(lines)
 

@@ -11,8 +11,8 @@ Whatever the source, its reader makes drafts (:mod:`toolkit.inventory.draft`); t
 (:mod:`toolkit.inventory.checks`) make boards of them and list every problem with its file and line.
 """
 
-from toolkit.inventory.board import Board, profile_named
+from toolkit.inventory.board import HOST_PROFILE, Board, profile_named
 from toolkit.inventory.reader import load
 from toolkit.inventory.selection import select
 
-__all__ = ["Board", "load", "profile_named", "select"]
+__all__ = ["HOST_PROFILE", "Board", "load", "profile_named", "select"]

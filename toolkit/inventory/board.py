@@ -10,6 +10,10 @@ from typing import Any
 CONNECTION = ("host", "port", "user", "key_file", "password", "host_key", "jump")
 
 
+#: The profile of a machine without a chip: what one of kind "host" is, unless it names another.
+HOST_PROFILE = "host"
+
+
 @dataclass(frozen=True)
 class Board:
     """A board, or with ``kind`` "host" a machine that is none: a build host with CANN's toolkit.
@@ -17,7 +21,7 @@ class Board:
     What the inventory leaves out is empty ("", port 0) and means: as the profile says. ``password`` is a
     reference such as ``env:NAME``, never a value. ``labels`` map a name to a text, "" where a label has no
     value; ``overrides`` map dotted configuration keys to plain values. ``place`` is where it stands:
-    ``file:line``.
+    ``file:line``; ``lines`` is where each of its overrides does.
     """
 
     name: str
@@ -33,6 +37,7 @@ class Board:
     overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
     kind: str = "board"
     place: str = field(default="", compare=False)
+    lines: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def settings(self) -> dict[str, Any]:
         """Everything this entry sets, by dotted configuration key: overrides, ``board.host`` and so on."""
@@ -44,6 +49,6 @@ def profile_named(name: str, profiles: Collection[str]) -> str:
     """Return the profile that ``name`` means, or "".
 
     Profiles are never named by a bare number, since Hydra reads ``board=500`` as an int. People write the
-    product's number all the same: ``500`` means ``atlas500``.
+    product's number all the same: ``500`` means ``atlas500``, ``500_a2`` ``atlas500_a2``.
     """
     return next((known for known in (name, f"atlas{name}") if known in profiles), "")

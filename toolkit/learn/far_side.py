@@ -23,6 +23,7 @@ from collections.abc import Callable
 GRACE = 30.0
 """Seconds the worker gets to finish its step when the job is cancelled."""
 POLL = 0.1
+EVENT = b'{"event"'
 
 
 def missing(job: str) -> None:
@@ -99,7 +100,7 @@ def supervise(job: str) -> None:
 
 
 def follow(job: str, seen: str) -> None:
-    """Print the job's lines from number ``seen`` on as they come, and at last how it ended."""
+    """Print the job's events after the first ``seen`` as they come, and at last what came out and how it ended."""
     number = 0
     with open(os.path.join(job, "lines"), "rb") as lines:
         rest = b""
@@ -109,7 +110,7 @@ def follow(job: str, seen: str) -> None:
                 *whole, rest = (rest + data).split(b"\n")
                 for line in whole:
                     number += 1
-                    if number > int(seen):
+                    if number > int(seen) or not line.startswith(EVENT):
                         sys.stdout.buffer.write(line + b"\n")
                 sys.stdout.buffer.flush()
             if not runs:
@@ -119,13 +120,14 @@ def follow(job: str, seen: str) -> None:
 
 
 def cancel(job: str) -> None:
-    """End the job, and wait for it to have ended."""
-    if state(job) == "running":
+    """End the job, and wait for it to have ended. Print how it was before, and how it is now."""
+    before = state(job)
+    if before == "running":
         with open(os.path.join(job, "pid")) as file:
             os.kill(int(file.read()), signal.SIGTERM)
         while state(job) == "running":
             time.sleep(POLL)
-    say({"state": state(job)})
+    say({"before": before, "state": state(job)})
 
 
 def state(job: str) -> str:

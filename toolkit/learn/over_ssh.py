@@ -33,6 +33,20 @@ FOREVER = 90 * 24 * 3600.0
 """Seconds that a training may be followed in one session."""
 MAX_BYTES, MAX_FILES = 8 << 30, 1000
 
+TOLD = "told"
+"""The file of the work folder that says how many of a job's events were shown."""
+NOT_RUNNING = {
+    "new": "there is no such training",
+    "done": "the training has already ended well",
+    "ended": "the training has already ended",
+}
+WITHOUT_CANCEL = {
+    "new": "without train.remote.cancel the same command starts it",
+    "done": "without train.remote.cancel the same command fetches what it made",
+    "running": "without train.remote.cancel the same command goes on after its last whole epoch",
+    "ended": "without train.remote.cancel the same command goes on after its last whole epoch",
+}
+
 
 @dataclass(frozen=True)
 class TrainHost:
@@ -59,23 +73,30 @@ def train(
     data: DataSettings,
     *,
     out: Path,
+    work: Path,
     emit: Emit,
+    attach: bool = False,
     wait: Callable[[float], object] = time.sleep,
 ) -> dict[str, Any]:
     """Train on ``host`` under ``name``, which is the same for the same training; return what ``training_job`` does.
 
-    ``settings.remote.cancel`` ends the job there instead. A lost line is taken up again
-    ``settings.remote.attempts`` times in a row, after ``wait`` (seconds, doubling). Interrupted when the user
-    presses Ctrl-C (the job goes on), or when it was cancelled; errors of the worker as themselves.
+    What the job tells is told once: the folder ``work`` remembers how much of it was, from one call to the next.
+    ``attach``: only follow a job that there is, UsageError where there is none. ``settings.remote.cancel`` ends the
+    job there instead (see :func:`cancel`). A lost line is taken up again ``settings.remote.attempts`` times in a
+    row, after ``wait`` (seconds, doubling). Interrupted when the user presses Ctrl-C (the job goes on), or when it
+    was cancelled; errors of the worker as themselves.
     """
+    if settings.remote.cancel:
+        was = cancel(host, name, emit)
+        if was != "running":
+            raise errors.UsageError(f"{NOT_RUNNING[was]} on {host.name}", hint=WITHOUT_CANCEL[was])
+        raise errors.Interrupted(f"the training on {host.name} is cancelled", hint=WITHOUT_CANCEL[was])
     local = replace(settings, where=Where.local, remote=RemoteSettings())
-    following = _Following(host, f"job-{name}", emit)
+    following = _Following(host, f"job-{name}", emit, work / TOLD, attach)
     lost = 0
     while True:
         before = following.seen
         try:
-            if settings.remote.cancel:
-                return following.cancel()
             report = following.once(_job(data_dir, model, preprocess, local), data_dir, out)
             done = training_job.finished(report, model, settings, data, out)
             return {**done, "summary": f"{done['summary']}, on {host.name}", "host": host.name}
@@ -92,17 +113,27 @@ def train(
                 raise
             raise errors.Interrupted(
                 f"the training goes on on {host.name}",
-                hint="the same command follows it again; with train.remote.cancel=true it ends it",
+                hint="the same command follows it again; deploy cancel with the same settings ends it",
             ) from None
+
+
+def cancel(host: TrainHost, name: str, emit: Emit) -> str:
+    """End the training ``name`` on ``host`` and wait for its end; what it learned so far stays there.
+
+    Return how it was before: running, new (there is none), done (well), ended (badly, or cancelled).
+    """
+    return _Following(host, f"job-{name}", emit).cancel()
 
 
 class _Following:
     """What is known of a job on a host, from one session to the next."""
 
-    def __init__(self, host: TrainHost, job: str, emit: Emit) -> None:
-        self.host, self.job, self.emit = host, job, emit
+    def __init__(
+        self, host: TrainHost, job: str, emit: Emit, told: Path | None = None, attach: bool = False
+    ) -> None:
+        self.host, self.job, self.emit, self.told, self.attach = host, job, emit, told, attach
         self.started = False
-        self.seen = 0
+        self.seen = _number(told)
         self.ending: dict[str, Any] = {}
 
     def once(self, job: Mapping[str, Any], data_dir: Path | None, out: Path) -> dict[str, Any]:
@@ -113,19 +144,27 @@ class _Following:
             self._put(agent, Path(folder), contents, job, f"{root}/work/{BASE}/{self.job}")
             found = self._ask(agent, "missing", self.job)
             lacking = {str(item["missing"]) for item in found if "missing" in item}
-            state = next(item["state"] for item in found if "state" in item)
+            state = next((item["state"] for item in found if "state" in item), "unknown")
             if state in ("running", "done"):
                 self.started = True
                 self._log(f"found on {self.host.name}: the training {'runs' if state == 'running' else 'has ended'}")
+            elif self.attach:
+                raise errors.UsageError(
+                    f"{NOT_RUNNING.get(state, NOT_RUNNING['new'])} on {self.host.name} for these settings",
+                    hint="deploy train without --attach starts one",
+                )
             else:
-                self.seen = 0
+                self._tell(0)
                 files = {sha: path for path, sha in contents.values() if sha in lacking}
                 size = sum(path.stat().st_size for path in files.values())
                 self._log(f"{len(files)} of {len(contents)} files sent to {self.host.name}, {size:,} bytes")
                 agent.put(f"{BASE}/incoming", files)
                 self._ask(agent, "start", self.job)
                 self.started = True
-            self._ask(agent, "follow", self.job, str(self.seen))
+            try:
+                self._ask(agent, "follow", self.job, str(self.seen))
+            finally:
+                self._tell(self.seen)
             report = self._result()
             shutil.rmtree(out, ignore_errors=True)
             agent.fetch(f"work/{BASE}/{self.job}/out", out, limit_bytes=MAX_BYTES, limit_files=MAX_FILES)
@@ -135,18 +174,23 @@ class _Following:
                     f"{self.host.name}: {made.name} is not the checkpoint that was trained", cause="garbage"
                 )
             agent.remove(f"{BASE}/{self.job}")
+            self._tell(0)
             return report
 
-    def cancel(self) -> dict[str, Any]:
-        """End the job; what it learned so far stays on the host."""
+    def cancel(self) -> str:
+        """End the job; see :func:`cancel`."""
         with self._session() as agent, tempfile.TemporaryDirectory() as folder:
             agent.inspect(self.host.root, APP)
             self._put(agent, Path(folder), {}, None, "")
-            self._ask(agent, "cancel", self.job)
-        raise errors.Interrupted(
-            f"the training on {self.host.name} is cancelled",
-            hint="without train.remote.cancel the same command goes on after its last whole epoch",
-        )
+            found = self._ask(agent, "cancel", self.job)
+        before = next((item["before"] for item in found if "before" in item), "new")
+        return before if before in ("running", *NOT_RUNNING) else "new"
+
+    def _tell(self, seen: int) -> None:
+        """So many events of the job were told."""
+        self.seen = seen
+        if self.told is not None:
+            self.told.write_text(str(seen))
 
     def _session(self) -> BoardAgent:
         limits = replace(self.host.limits, board=FOREVER, command=FOREVER)
@@ -181,9 +225,8 @@ class _Following:
                 return
             if not isinstance(said, dict):
                 return
-            if {"event", "result", "error"} & said.keys():
-                self.seen += 1
             if "event" in said:
+                self.seen += 1
                 self.emit(_event(said["event"]))
             elif said.keys() & {"result", "error", "ended"}:
                 self.ending |= said
@@ -202,7 +245,8 @@ class _Following:
             raise errors.CommandFailed(
                 f"{self.host.name}: {self.host.python} cannot do its part of the training: {last}",
                 host=self.host.name,
-                hint="train.remote.python names an interpreter with MindSpore (Python 3.10 or newer)",
+                hint="train.remote.python names an interpreter with MindSpore (Python 3.10 or newer), "
+                "train.remote.activate a script that makes it usable",
                 detail=report.stderr_tail[-2000:],
             )
         return found
@@ -226,6 +270,14 @@ class _Following:
 
     def _log(self, text: str) -> None:
         self.emit(Event("log", text, data={"show": True}))
+
+
+def _number(file: Path | None) -> int:
+    """The number that the file holds; 0 where it holds none."""
+    try:
+        return int(file.read_text()) if file is not None else 0
+    except (OSError, ValueError):
+        return 0
 
 
 def _event(said: Any) -> Event:

@@ -77,6 +77,10 @@ class Inspection:
     """Absolute path of <root>/<app> on the board."""
     current: str
     previous: str
+    reverted: str
+    """The release that was taken back last, by a person, a rollout or the board itself; "" once another one came."""
+    broken: tuple[str, ...]
+    """Paths in the current release whose files are missing or have another size."""
     releases: tuple[str, ...]
     """Ids of the complete releases, oldest first."""
     missing: Mapping[str, int]
@@ -214,6 +218,8 @@ class BoardAgent:
                 folder=self._session.folder,
                 current=_release_id(answer["current"]),
                 previous=_release_id(answer["previous"]),
+                reverted=_release_id(answer["reverted"]),
+                broken=tuple(plain(name) for name in answer["broken"]),
                 releases=tuple(_release_id(name) for name in answer["releases"]),
                 missing=missing,
                 environment=_one_of(answer.get("environment", ""), "same", "differs", "absent", ""),
@@ -440,7 +446,13 @@ class BoardAgent:
 
     def revert(self, to: str = "") -> str:
         """Back to the release ``to``, or to the previous one; "none": back to no release at all, as before
-        a board's first one. Returns the id that is current now."""
+        a board's first one. Returns the id that is current now.
+
+        Without ``to``, a board that went back already stays where it is: again would be forward.
+
+        :raises BoardRefused: causes ``no-release`` (gone, or not whole), ``foreign-release``, ``locked``,
+            ``signature``.
+        """
         answer = self._ask("revert", to=to)
         with typed(self._frames):
             return _release_id(answer["current"])

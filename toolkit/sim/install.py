@@ -83,7 +83,8 @@ def plan(board: SimBoard, home: Path, modules: Path) -> Install:
     """Return what ``board``'s CANN puts into ``home``; ``modules`` holds ``acl`` and ``ascend_sim``."""
     install = Install()
     which = generation(board.cann_version)
-    _driver(install, board)
+    if board.chips:
+        _driver(install, board)
     if which == "acllib":
         _acllib(install, modules)
         install.activate = _acllib_exports(home)

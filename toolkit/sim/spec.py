@@ -50,10 +50,11 @@ class SimulationError(Exception):
 class SimBoard:
     """One simulated board. The defaults are an Atlas 200 DK.
 
-    ``memory_mb`` is the memory of each chip in MB. ``npu_name`` is the Name column of npu-smi (empty: taken
-    from ``soc_version``). ``toolkit`` false leaves out ATC (an nnrt-only machine). ``python`` is the
-    interpreter behind the names in ``interpreters`` on this board. ``password`` None means that only the
-    key logs in. ``port`` 0 takes any free port. ``faults`` has keys of LINE_FAULTS and DEVICE_FAULTS.
+    ``chips`` 0 is a machine without driver and npu-smi. ``memory_mb`` is the memory of each chip in MB.
+    ``npu_name`` is the Name column of npu-smi (empty: taken from ``soc_version``). ``toolkit`` false leaves
+    out ATC (an nnrt-only machine). ``python`` is the interpreter behind the names in ``interpreters`` on
+    this board. ``password`` None means that only the key logs in. ``port`` 0 takes any free port.
+    ``faults`` has keys of LINE_FAULTS and DEVICE_FAULTS.
     """
 
     name: str
@@ -85,6 +86,8 @@ class SimBoard:
             raise SimulationError(f"board {self.name}: {self.user!r} is not a user name")
         if self.run_mode not in ("RC", "EP"):
             raise SimulationError(f"board {self.name}: run_mode is {self.run_mode!r}, not RC or EP")
+        if self.chips < 0:
+            raise SimulationError(f"board {self.name}: {self.chips} chips are less than none")
         if not 0 <= self.port <= 65535:
             raise SimulationError(f"board {self.name}: port {self.port} is not within 0..65535")
         for name in self.interpreters:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TextIO
 
 from rich.console import Console
@@ -15,8 +15,8 @@ from rich.table import Table
 
 from toolkit.errors import ConfigError, DeployError, RemoteError
 from toolkit.fleet.outcome import Outcome
+from toolkit.fleet.plan_text import NAMES, named
 from toolkit.ui.events import Event
-from toolkit.ui.tables import named
 
 MARK = {"done": "[green]✓[/]", "skip": "[dim]·[/]", "fail": "[red]✗[/]", "warning": "[yellow]![/]", "log": " "}
 STATUS_STYLE = {
@@ -27,10 +27,6 @@ STATUS_STYLE = {
     "reverted": "yellow",
     "skipped": "yellow",
 }
-
-
-_CROWD = 5
-"""Lines about boards that failed in the same way, at most."""
 
 
 class Renderer(Protocol):
@@ -147,13 +143,17 @@ class TextRenderer:
     def outcomes(self, outcomes: Iterable[Outcome], notes: Iterable[str]) -> None:
         self.close()
         items = list(outcomes)
-        if items:
-            self._console.print(_table(items))
-        for text, hint in _troubles(items):
-            self._console.print(text)
-            if hint:
-                self._console.print(f"  [bold]what to do[/]: {escape(hint)}")
-        for note in [*_skips(items), *notes]:
+        # What nothing was done with has no figures: a line for all of them will do.
+        rows = [item for item in items if item.status != "skipped"]
+        if rows:
+            self._console.print(_table(rows))
+        for crowd in crowds(items):
+            first = crowd[0]
+            style = "yellow" if first.status in ("skipped", "reverted") else "red"
+            self._console.print(f"[{style}]{escape(_who(crowd))}[/]: {escape(impersonal(first.board, first.message))}")
+            if first.hint:
+                self._console.print(f"  [bold]what to do[/]: {escape(first.hint)}")
+        for note in notes:
             self._console.print(escape(note))
 
     def close(self) -> None:
@@ -212,11 +212,11 @@ class TextRenderer:
         style = STATUS_STYLE.get(status, "white")
         mark = "✓" if status in ("ok", "unchanged") else "✗"
         skipped = event.data.get("skipped") or ()
-        parts = [part for part in (event.text.removeprefix(f"{event.board}: "),) if part]
+        parts = [part for part in (impersonal(event.board, event.text),) if part]
         if status == "unchanged":
             parts.append("nothing sent, nothing run")
         elif status == "ok" and skipped:
-            parts.append("skipped " + ", ".join(str(item).split(":")[0] for item in skipped))
+            parts += [f"no {item}" for item in skipped]
         text = "; ".join(parts)
         self.line(f"[{style}]{mark}[/] [bold]{escape(event.board):<9}[/] [{style}]{status}[/] {escape(text)}")
 
@@ -224,6 +224,28 @@ class TextRenderer:
         task = self._tasks.pop(key, None)
         if task is not None and self._progress is not None:
             self._progress.remove_task(task)
+
+
+def impersonal(board: str, text: str) -> str:
+    """A message without the name of its board in front, for where that stands already."""
+    return text.removeprefix(f"{board}: ")
+
+
+def crowds(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
+    """Outcomes that have something to say, those that say the same together: a fleet fails in crowds."""
+    groups: dict[tuple[str, ...], list[Outcome]] = {}
+    for item in outcomes:
+        # Who does not answer names its own address; the hint of what could not be put back, its own board.
+        alike = item.status == "unreachable" and item.cause != "not-reverted"
+        said = item.cause if alike else impersonal(item.board, item.message)
+        if item.message:
+            groups.setdefault((item.status, item.cause, said, "" if alike else item.hint), []).append(item)
+    return list(groups.values())
+
+
+def _who(crowd: list[Outcome]) -> str:
+    names = named([item.board for item in crowd])
+    return names if len(crowd) <= NAMES else f"{len(crowd)} boards ({names})"
 
 
 def _ends_epoch(data: Mapping[str, Any]) -> bool:
@@ -243,33 +265,6 @@ def _figures(data: Mapping[str, Any]) -> str:
     if not parts and data.get("total"):
         parts.append(f"{data.get('done', 0)}/{data['total']} {data.get('unit', '')}".rstrip())
     return ", ".join(parts)
-
-
-def _troubles(items: list[Outcome]) -> Iterator[tuple[str, str]]:
-    """What went wrong, as (markup, what to do): boards fail in crowds, so the same is said once for all of them, and
-    of a crowd that differs in addresses alone some are shown."""
-    crowds: dict[tuple[str, str, str], dict[str, list[str]]] = {}
-    for item in items:
-        if item.message:
-            text = item.message.removeprefix(f"{item.board}: ")
-            crowds.setdefault((item.status, item.cause, item.hint), {}).setdefault(text, []).append(item.board)
-    for (_, _, hint), texts in crowds.items():
-        lines = [f"[red]{escape(named(boards))}[/]: {escape(text)}" for text, boards in texts.items()]
-        if len(lines) > _CROWD:
-            left = sum(len(boards) for boards in list(texts.values())[_CROWD:])
-            lines[_CROWD:] = [f"… and {left} boards more in the same way: the report has them all"]
-        yield "\n".join(lines), hint
-
-
-def _skips(items: list[Outcome]) -> list[str]:
-    """What boards that got something new could leave out, and why."""
-    worked = [item for item in items if item.status == "ok"]
-    skips: dict[str, list[str]] = {}
-    for item in worked:
-        for skip in item.skipped:
-            skips.setdefault(skip, []).append(item.board)
-    everyone = [item.board for item in worked]
-    return [f"skipped {skip}" + ("" if boards == everyone else f" ({named(boards)})") for skip, boards in skips.items()]
 
 
 def _table(items: list[Outcome]) -> Table:

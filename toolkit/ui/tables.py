@@ -1,4 +1,4 @@
-"""Tables and lists of names as plain text."""
+"""Tables as plain text, for verbs whose result is a table."""
 
 from __future__ import annotations
 
@@ -26,12 +26,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[s
             cells.append(blanks + row[i] if heads[i] in right else row[i] + blanks)
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def named(names: Sequence[str], most: int = 5) -> str:
-    """``a, b, c and 7 more``."""
-    shown = ", ".join(names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _width(text: str) -> int:

@@ -36,8 +36,8 @@ def get_first_aipp_info(model_id, index):
     model = loaded(model_id)
     if model is None:
         return None, code_of("id")
-    aipp = model.om.aipp
-    if not aipp or int(aipp.get("related_input", 0)) != index:
+    aipp = model.om.aipp.get(index)
+    if aipp is None:
         return None, errors.inner(errors.GE_AIPP_NOT_EXIST, "Input {} has no AIPP.".format(index))
     info = dict.fromkeys(_INTEGERS, 0)
     info.update(dict.fromkeys(_FLOATS, 0.0))
@@ -58,9 +58,7 @@ def get_aipp_type(model_id, index):
             0,
             errors.value(index, "index", "it must be smaller than {}".format(len(model.om.inputs))),
         )
-    aipp = model.om.aipp
-    static = bool(aipp) and int(aipp.get("related_input", 0)) == index
-    return (STATIC if static else WITHOUT), _NO_INDEX, 0
+    return (STATIC if index in model.om.aipp else WITHOUT), _NO_INDEX, 0
 
 
 class Aipp(Handle):

@@ -106,29 +106,29 @@ def _reset(number, force):
         device.references = 0 if force else device.references - 1
         if device.references:
             return 0
+        early = "device {} reset before the {} made at {} was {}"
+        for handle in list(HANDLES.values()):
+            if handle.kind in ("stream", "event") and handle.context.device is device and not State.lost:
+                if handle.context is device.primary and not getattr(handle, "default", False):
+                    PROBLEMS.add(early.format(number, handle.kind, handle.place, "destroyed"))
         for handle in list(HANDLES.values()):
             if isinstance(handle, Context) and handle.device is device:
-                if not handle.primary:
-                    PROBLEMS.add(
-                        "device {} reset before the context made at {} was destroyed".format(
-                            number, handle.place
-                        )
-                    )
+                if not handle.primary and not State.lost:
+                    PROBLEMS.add(early.format(number, "context", handle.place, "destroyed"))
                 handle.destroy()
         device.primary = None
         if THREAD.device is device:
             THREAD.device = None
         for handle in list(HANDLES.values()):
             if handle.kind == "model" and handle.device is device:
-                PROBLEMS.add(
-                    "device {} reset before the model loaded at {} was unloaded".format(number, handle.place)
-                )
+                if not State.lost:
+                    PROBLEMS.add(early.format(number, "model", handle.place, "unloaded"))
                 handle.release()
         left = [block for block in memory.all_blocks() if block.device is device]
         for block in left:
             # The driver takes the memory back, whatever the program still believes to have.
             memory.forget(block)
-        if left:
+        if left and not State.lost:
             total = sum(block.size for block in left)
             PROBLEMS.add(
                 "device {} reset with {} bytes in {} block(s) not freed, the first from {}".format(
@@ -259,8 +259,10 @@ def destroy_context(handle):
         return errors.runtime(
             errors.RT_PARAM_INVALID, "A default context cannot be destroyed; reset the device."
         )
-    for stream in context.streams:
-        PROBLEMS.add("context destroyed before its stream, made at {}".format(stream.place or "?"))
+    for left in list(HANDLES.values()):
+        if left.kind in ("stream", "event", "model") and left.context is context:
+            if not getattr(left, "default", False):
+                PROBLEMS.add("context destroyed before its {}, made at {}".format(left.kind, left.place or "?"))
     context.destroy()
     return 0
 

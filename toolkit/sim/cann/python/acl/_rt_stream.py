@@ -10,6 +10,7 @@ import time
 import traceback
 
 from . import _errors as errors
+from . import _problems
 from ._args import Registry
 from ._state import HANDLES, PROBLEMS, Handle, State, find, need_context
 
@@ -40,8 +41,9 @@ class Stream(Handle):
         if State.inline:
             self._keep(task())
             return
+        place = _problems.where()
         with self._changed:
-            self._tasks.append(task)
+            self._tasks.append((task, place))
             self._pending += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="acl-stream")
@@ -60,7 +62,7 @@ class Stream(Handle):
                     if self._stopped:
                         return
                     self._changed.wait()
-                task = self._tasks.popleft()
+                task, _problems.ORIGIN.place = self._tasks.popleft()
             try:
                 code = task()
             except Exception:
@@ -165,6 +167,8 @@ def _destroy(handle, wait):
         return errors.runtime(errors.RT_PARAM_INVALID, "The default stream cannot be destroyed.")
     if wait:
         stream.synchronize()
+    if stream.reports is not None:
+        PROBLEMS.add("stream, made at {}, destroyed before unsubscribe_report".format(stream.place or "?"))
     stream.stop()
     stream.context.streams.discard(stream)
     stream.drop()
@@ -227,7 +231,7 @@ def stop_all():
     """At exit: end all threads; what is queued is done first, unless it hangs."""
     streams = [handle for handle in list(HANDLES.values()) if isinstance(handle, Stream)]
     for stream in streams:
-        if not stream.idle:
+        if not stream.idle and not State.lost:
             PROBLEMS.add("the program ends with tasks in a stream that was never synchronised")
         stream.stop()
     for stream in streams:

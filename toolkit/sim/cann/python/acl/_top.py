@@ -73,10 +73,14 @@ def _own(handle):
     return getattr(handle, "default", False) or getattr(handle, "primary", False)
 
 
+_ON_DEVICE = ("context", "stream", "event", "model")
+
+
 def _finalize():
-    kinds = ("context", "stream", "event", "model")
-    left = sum(handle.kind in kinds and not _own(handle) for handle in HANDLES.values())
-    if left or any(device.references for device in DEVICES):
+    left = sum(handle.kind in _ON_DEVICE and not _own(handle) for handle in HANDLES.values())
+    if State.lost:
+        pass  # nothing on a lost device can be released
+    elif left or any(device.references for device in DEVICES):
         PROBLEMS.add(
             "acl.finalize while {} context(s), stream(s), event(s) or model(s) were not released{}".format(
                 left,
@@ -275,16 +279,16 @@ def update_data_buffer(handle, pointer, size):
 
 
 def leaks():
-    """Lines about what the program never gave back."""
+    """Lines about what the program never gave back, though it could: not what was on a device that is lost."""
     lines = []
     groups = {}  # type: dict
     for handle in HANDLES.values():
-        if not _own(handle):
+        if not _own(handle) and not (State.lost and handle.kind in _ON_DEVICE):
             groups.setdefault((handle.kind, handle.place), []).append(handle)
     for (kind, place), found in sorted(groups.items()):
         lines.append("leaked at exit: {} {}(s) (made at {})".format(len(found), kind, place or "?"))
     blocks = {}  # type: dict
-    for block in memory.all_blocks():
+    for block in memory.all_blocks() if not State.lost else ():
         blocks.setdefault((block.space, block.place), []).append(block)
     for (space, place), found in sorted(blocks.items()):
         total = sum(block.size for block in found)
@@ -294,7 +298,7 @@ def leaks():
             )
         )
     for device in DEVICES:
-        if device.references:
+        if device.references and not State.lost:
             lines.append("device {} was never reset".format(device.number))
     if State.initialised:
         lines.append("acl.finalize was never called")
