@@ -15,11 +15,10 @@ from stages import _registry
 from stages._asking import asker, confirm_fleet
 from stages._engine import engine_of
 from stages._fleet import Places, Target, inventory_of, limits_of, local_atc, reach, targets_of
-from stages._invocation import Invocation
+from stages._invocation import Invocation, command_for
 from stages._locking import keep_lock, open_store, recorder, signature_of
 from stages._planning import (
     check_plan,
-    command_for,
     content_of,
     keys_of,
     make_plan,

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from yaml import YAMLError, safe_load
 
 from stages._hosts import convert_host, with_toolkit
-from stages._invocation import Invocation
+from stages._invocation import Invocation, command_for
 from stages._loading import load
 from toolkit import inventory, paths
 from toolkit.artefacts.lock import key_of
@@ -27,6 +27,8 @@ from toolkit.errors import ConfigError, UsageError
 from toolkit.inventory import Board
 from toolkit.inventory.board import CONNECTION
 from toolkit.remote.address import Address, Limits
+from toolkit.remote.hostkeys import parse_pin
+from toolkit.remote.route import route
 from toolkit.sim import SimBoard, Simulation, SimulationError
 
 
@@ -232,7 +234,7 @@ def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) ->
     """Give every board an address; simulated boards live as long as the ``with`` block."""
     if not invocation.config.simulate:
         yield Places(
-            {item.name: address_of(item, target) for target in targets for item in target.boards},
+            {item.name: _checked(invocation, item, target) for target in targets for item in target.boards},
             {target.name: _real_host(target, invocation) for target in targets} if build_host else {},
         )
         return
@@ -323,6 +325,18 @@ def simulated_address(place: Any, target: Target) -> Address:
         client=target.config.ssh.client,
         interpreters=tuple(target.profile.interpreters),
     )
+
+
+def _checked(invocation: Invocation, board: Board, target: Target) -> Address:
+    """A board's address, with what to type for pinning its host key. What is wrong with it is an error of the call;
+    inventories were looked at when they were read."""
+    address = replace(address_of(board, target), trust=command_for(invocation, "trust", [board.name]))
+    if invocation.config.inventory is None:
+        if address.host_key:
+            parse_pin(address.host_key, address.name)
+        if address.client == "fabric":
+            route(address)
+    return address
 
 
 def address_of(board: Board, target: Target) -> Address:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -58,3 +59,12 @@ class Invocation:
     words: Sequence[str] = field(default=())
     rest: Sequence[str] = field(default=())
     results: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+def command_for(invocation: Invocation, verb: str, boards: Sequence[str]) -> str:
+    """What to type for ``verb`` with these boards of the call: what chose them, and nothing else."""
+    chosen = ("inventory", "board", "simulate", "app", "ssh", "hosts")
+    words = [item for item in invocation.overrides if key_of(item).split(".")[0] in chosen]
+    if invocation.config.inventory is not None:
+        words = [item for item in words if key_of(item) != "hosts"] + [f"hosts={','.join(boards)}"]
+    return shlex.join(["deploy", verb, *words])

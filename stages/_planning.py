@@ -3,7 +3,6 @@ decide."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from stages._invocation import Invocation, split_boards
 from stages._loading import load
 from toolkit import pipeline
 from toolkit.artefacts.hashing import digest_data, walk_files
+from toolkit.artefacts.lock import key_of
 from toolkit.artefacts.manifest import Release
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import environment_script
@@ -54,15 +54,6 @@ def program_of(target: Target) -> dict[str, Any]:
 def permits_of(target: Target) -> Permits:
     rollout = target.config.rollout
     return Permits(take_over=rollout.take_over, break_lock=rollout.break_lock)
-
-
-def command_for(invocation: Invocation, verb: str, boards: Sequence[str]) -> str:
-    """What to type for ``verb`` with these boards of the call: what chose them, and nothing else."""
-    chosen = ("inventory", "board", "simulate", "app", "ssh", "hosts")
-    words = [item for item in invocation.overrides if _key(item).split(".")[0] in chosen]
-    if invocation.config.inventory is not None:
-        words = [item for item in words if _key(item) != "hosts"] + [f"hosts={','.join(boards)}"]
-    return shlex.join(["deploy", verb, *words])
 
 
 def keys_of(targets: Sequence[Target]) -> list[str]:
@@ -194,11 +185,7 @@ def _flat(prefix: str, settings: Any) -> list[tuple[str, Any]]:
 
 def overrides_of(invocation: Invocation) -> list[str]:
     """What was typed, without what belongs to one call only."""
-    return [item for item in invocation.overrides if _key(item) not in ("out", "plan")]
-
-
-def _key(override: str) -> str:
-    return override.split("=", 1)[0].lstrip("+~")
+    return [item for item in invocation.overrides if key_of(item) not in ("out", "plan")]
 
 
 def read_plan(invocation: Invocation) -> tuple[Invocation, Plan]:
@@ -214,8 +201,8 @@ def read_plan(invocation: Invocation) -> tuple[Invocation, Plan]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"plan={name}: {error}", hint="deploy plan out=FILE writes one") from error
     plan, stored = planning.from_text(text, name)
-    typed = {_key(item) for item in invocation.overrides}
-    extra, of_boards = split_boards([item for item in stored if _key(item) not in typed])
+    typed = {key_of(item) for item in invocation.overrides}
+    extra, of_boards = split_boards([item for item in stored if key_of(item) not in typed])
     composed = invocation.compose(extra)
     compose = invocation.compose
     return (

@@ -11,6 +11,7 @@ import pytest
 
 from stages._apply import _someone_answers
 from stages._fleet import Places, Target
+from tests.e2e.conftest import Deploy
 from toolkit.config.schema import AppSettings, BoardSettings, Config, LimitSettings, SshSettings
 from toolkit.errors import RemoteError
 from toolkit.inventory import Board
@@ -47,3 +48,14 @@ def test_where_none_answers_it_says_how_many_were_asked(tmp_path: Path) -> None:
             _someone_answers(*fleet(tmp_path, *off), ignore)
     assert caught.value.cause == "refused"
     assert caught.value.exit_code == 5
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [("board.host_key=ssh-rsa", "neither a public key nor a fingerprint"), ("board.jump=a b:c", "is not [user@]host")],
+)
+def test_an_address_that_is_none_is_refused_as_input(deploy: Deploy, setting: str, text: str) -> None:
+    done = deploy("status", "+board=200dk", "board.host=127.0.0.1", "board.port=1", setting)
+    assert done.code == 2
+    assert text in done.of("error")[0]["text"]
