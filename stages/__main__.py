@@ -120,7 +120,8 @@ def run(arguments: list[str]) -> int:
 
 
 # What a disk says about itself, and not about a defect of ours.
-_DISK = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK = (*_FULL, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENAMETOOLONG)
 
 
 def _told(error: BaseException) -> DeployError:
@@ -129,6 +130,9 @@ def _told(error: BaseException) -> DeployError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted", hint="the same command goes on where this one stopped")
+    if isinstance(error, OSError) and error.filename is None and error.errno in _FULL:
+        hint = "make room, or DEPLOY_HOME=FOLDER names another place"
+        return InputError(f"{paths.base()}: {error.strerror}", hint=hint)
     if isinstance(error, OSError) and error.filename is not None:
         place = Path(os.fsdecode(error.filename))
         if error.errno in _DISK or place in (paths.base(), *paths.base().parents):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -187,18 +188,37 @@ def _check_converters(
 
 
 def _someone_answers(targets: Sequence[Target], places: Places, emit: Emit) -> None:
-    """Before minutes of training: is there a board to train for? One that answers is enough."""
+    """Before minutes of training: is there a board to train for? One that answers is enough.
+
+    Some are asked at once: where a fleet's first boards are switched off, one after the other would take as long as
+    all their limits together.
+    """
+
+    def look(target: Target, name: str) -> None:
+        with BoardAgent.connect(places.boards[name], limits_of(target.config), emit) as agent:
+            agent.inspect(target.profile.root, target.config.app.name)
+
+    asked = [(target, board.name) for target in targets for board in target.boards]
+    pool = ThreadPoolExecutor(max(1, min(targets[0].config.engine.workers, len(asked))), "look")
     last: RemoteError | None = None
-    for target in targets:
-        for board in target.boards:
+    try:
+        for future in as_completed([pool.submit(look, target, name) for target, name in asked]):
             try:
-                with BoardAgent.connect(places.boards[board.name], limits_of(target.config), emit) as agent:
-                    agent.inspect(target.profile.root, target.config.app.name)
-                return
+                return future.result()
             except RemoteError as error:
                 last = error
-    if last is not None:
+    finally:
+        # Those that are still being asked end by their own limits; nobody waits for them.
+        pool.shutdown(wait=False, cancel_futures=True)
+    assert last is not None  # a selection of boards is never empty
+    if len(asked) == 1:
         raise last
+    raise RemoteError(
+        f"none of the {len(asked)} boards can be deployed to, such as {last}",
+        cause=last.cause,
+        host=last.host,
+        hint=last.hint,
+    )
 
 
 def _build(
@@ -329,8 +349,9 @@ def _notes(
         notes.append(f"{count} of {total} pictures could not be read on {named(names)}")
     if any(item.status == "ok" for item in outcomes):
         notes.append(f"pictures and results: {_relative(run.path)}/<board>/")
+    if any(item.status != "unchanged" for item in outcomes):
         notes.append(f"report: {_relative(run.path)}/report.html")
-    elif outcomes and all(item.status == "unchanged" for item in outcomes):
+    else:
         notes.append(
             f"no board changed: what was built ({', '.join(built)}) gave what they have"
             if built

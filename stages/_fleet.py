@@ -27,6 +27,8 @@ from toolkit.errors import ConfigError, UsageError
 from toolkit.inventory import Board
 from toolkit.inventory.board import CONNECTION
 from toolkit.remote.address import Address, Limits
+from toolkit.remote.hostkeys import parse_pin
+from toolkit.remote.route import route
 from toolkit.sim import SimBoard, Simulation, SimulationError
 
 
@@ -232,11 +234,7 @@ def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) ->
     """Give every board an address; simulated boards live as long as the ``with`` block."""
     if not invocation.config.simulate:
         yield Places(
-            {
-                item.name: address_of(item, target, selection(invocation, [item.name]))
-                for target in targets
-                for item in target.boards
-            },
+            {item.name: _checked(invocation, item, target) for target in targets for item in target.boards},
             {target.name: _real_host(target, invocation) for target in targets} if build_host else {},
         )
         return
@@ -337,6 +335,18 @@ def simulated_address(place: Any, target: Target, words: str = "") -> Address:
         interpreters=tuple(target.profile.interpreters),
         words=words,
     )
+
+
+def _checked(invocation: Invocation, board: Board, target: Target) -> Address:
+    """A board's address. What is wrong with it is an error of the call; inventories were looked at when they were
+    read."""
+    address = address_of(board, target, selection(invocation, [board.name]))
+    if invocation.config.inventory is None:
+        if address.host_key:
+            parse_pin(address.host_key, address.name)
+        if address.client == "fabric":
+            route(address)
+    return address
 
 
 def address_of(board: Board, target: Target, words: str = "") -> Address:

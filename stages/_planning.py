@@ -14,6 +14,7 @@ from stages._invocation import Invocation, again, split_boards
 from stages._loading import load
 from toolkit import pipeline
 from toolkit.artefacts.hashing import digest_data, walk_files
+from toolkit.artefacts.lock import key_of
 from toolkit.artefacts.manifest import Release
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import environment_script
@@ -184,11 +185,7 @@ def _flat(prefix: str, settings: Any) -> list[tuple[str, Any]]:
 
 def overrides_of(invocation: Invocation) -> list[str]:
     """What was typed, without what belongs to one call only."""
-    return [item for item in invocation.overrides if _key(item) not in ("out", "plan")]
-
-
-def _key(override: str) -> str:
-    return override.split("=", 1)[0].lstrip("+~")
+    return [item for item in invocation.overrides if key_of(item) not in ("out", "plan")]
 
 
 def read_plan(invocation: Invocation) -> tuple[Invocation, Plan]:
@@ -204,8 +201,8 @@ def read_plan(invocation: Invocation) -> tuple[Invocation, Plan]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"plan={name}: {error}", hint="deploy plan … out=FILE writes one") from error
     plan, stored = planning.from_text(text, name)
-    typed = {_key(item) for item in invocation.overrides}
-    extra, of_boards = split_boards([item for item in stored if _key(item) not in typed])
+    typed = {key_of(item) for item in invocation.overrides}
+    extra, of_boards = split_boards([item for item in stored if key_of(item) not in typed])
     composed = invocation.compose(extra)
     compose = invocation.compose
     return (

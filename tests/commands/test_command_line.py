@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stages import _registry
-from stages.__main__ import _flags_first, _quoted, _with_plus
+from stages.__main__ import _flags_first, _quoted, _told, _with_plus
 from tests.e2e.conftest import Deploy
 from toolkit import paths
 
@@ -122,3 +122,12 @@ def test_version(deploy: Deploy) -> None:
     assert number is not None
     done = deploy("--version", json_lines=False)
     assert (done.code, done.out) == (0, f"ascend-deploy {number[1]}\n")
+
+
+def test_a_disk_that_is_full_is_no_defect() -> None:
+    with open("/dev/full", "wb", buffering=0) as file, pytest.raises(OSError, match="No space") as caught:
+        file.write(b"x")
+    assert caught.value.filename is None, "as write() says it"
+    told = _told(caught.value)
+    assert told.exit_code == 2
+    assert "No space left on device" in str(told)

@@ -235,6 +235,7 @@ def test_a_bad_release_touches_the_canary_only(demo: Demo) -> None:
     before = [os.readlink(home / "HIAI_PROJECTS/digits/current") for home in homes]
     bad = demo.deploy("+board=sim", "board.count=6", "rollout=canary", LABELS, "verify.max_difference=1e-9")
     assert bad.code == 6
+    assert any(note.endswith("/report.html") for note in bad.of("result")[-1]["notes"]), "a failed run has one too"
     statuses = {name: board["status"] for name, board in bad.boards.items()}
     assert statuses == {"sim-1": "failed", **{f"sim-{number}": "skipped" for number in range(2, 7)}}
     assert bad.boards["sim-1"]["cause"] == "gate"

@@ -73,6 +73,24 @@ def current(home: Path) -> str:
     return os.readlink(home / "PROJECTS/app/current").rpartition("/")[2]
 
 
+def test_a_disk_of_ours_that_says_no_is_no_defect(tmp_path: Path) -> None:
+    made = make_release(tmp_path / "made", "one")
+    (tmp_path / "out").write_text("a file where the folder of the results ought to be")
+
+    def keep(session: Session) -> None:
+        session.job.out.mkdir(parents=True, exist_ok=True)
+
+    outcome = deploy_board(
+        job_for(made, tmp_path),
+        [("infer", keep)],
+        ignore,
+        lambda address, limits, emit: BoardAgent(ForkedLine(tmp_path, no_flush, None), address, limits, emit),
+    )
+    assert (outcome.status, outcome.cause, outcome.stage) == ("failed", "input", "infer")
+    assert f"on this machine: {tmp_path / 'out'}: File exists" in outcome.message
+    assert "DEPLOY_HOME" in outcome.hint
+
+
 def test_two_hundred_cut_moments(tmp_path: Path) -> None:
     old, new = (make_release(tmp_path / "made", name) for name in ("old", "new"))
     first = tmp_path / "first"

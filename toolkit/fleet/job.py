@@ -7,6 +7,7 @@ runs it from there, verify compares and only then switches."""
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 import traceback
@@ -359,6 +360,12 @@ def attend(
             # The person cut it, not the board.
             outcome.status, outcome.cause, outcome.hint = "failed", "interrupted", ""
             outcome.message = _interrupted(job, outcome)
+    except OSError as error:
+        # What goes wrong on a line or a board has a name of its own by now: this is a disk of ours.
+        where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        outcome.status, outcome.cause = "failed", "input"
+        outcome.message = f"{job.board}: on this machine: {where}{error.strerror or error}"
+        outcome.hint = f"see to {job.out.parent}, or let DEPLOY_HOME=FOLDER name another place; then run again"
     except Exception as error:
         # A defect of ours, met by one board of a thousand: the others have a right to their own ends.
         place = traceback.extract_tb(error.__traceback__)[-1]
