@@ -122,7 +122,7 @@ def test_sizes_are_rounded_up(function: str, sizes: dict[int, int], tmp_path: Pa
 
 def test_memory_is_what_the_board_has(tmp_path: Path) -> None:
     """PYDOC aclError 207001; the fault ``memory_mb`` takes some away; in RC mode host memory is the
-    chip's, too."""
+    chip's, too. What npu-smi shows as used by the system (65 % on a 200 DK, 33 % on its cards) is not free."""
     program = """
         up()
         mib = 1 << 20
@@ -130,14 +130,14 @@ def test_memory_is_what_the_board_has(tmp_path: Path) -> None:
         result += [acl.get_recent_err_msg(), acl.rt.malloc_host(60 * mib)[1], acl.rt.get_mem_info(1),
             acl.rt.get_mem_info(99)]
         """
-    got = run_acl(program, tmp_path, {"memory_mb": 100}).result
-    assert got[:3] == [[100 << 20, 100 << 20, 0], 0, [0, 207001]]
+    got = run_acl(program, tmp_path, {"memory_mb": 286}).result
+    assert got[:3] == [[101 << 20, 286 << 20, 0], 0, [0, 207001]]
     assert "Available memory is insufficient" in got[3]
     assert got[4:] == [207001, [0, 0, 0], [0, 0, 107000]]
     got = run_acl(
         program, tmp_path, {"memory_mb": 8192, "faults": {"memory_mb": 100}, "run_mode": "EP"}
     ).result
-    assert got[:2] == [[100 << 20, 100 << 20, 0], 0]
+    assert got[:2] == [[67 << 20, 100 << 20, 0], 0]
     assert got[4] == 0
 
 

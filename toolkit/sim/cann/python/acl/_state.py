@@ -89,7 +89,7 @@ class Device(object):
         self.number = number
         self.references = 0
         self.primary = None  # the default context, made by set_device
-        self.used = 0  # bytes of device memory
+        self.used = BOARD.system_memory_mb << 20  # bytes of device memory, what npu-smi shows of an idle chip included
         self.total = BOARD.memory_bytes
 
 

@@ -7,9 +7,11 @@ import struct
 import sys
 import time
 
+from ascend_sim import board as _board
+
 from . import _errors as errors
 from . import _memory as memory
-from . import _rt_device
+from . import _problems, _rt_device
 from ._args import Registry
 from ._state import BOARD, DEVICES, HANDLES, LOCK, PROBLEMS, Handle, State, find
 
@@ -239,19 +241,49 @@ def _log_level():
         return 3
 
 
-# Read once: programs still log in destructors when os is cleared already.
-_log_from = _log_level() if os.environ.get("ASCEND_SLOG_PRINT_TO_STDOUT") == "1" else 4
-_log_origin = "APP({},{})".format(os.getpid(), os.path.basename(sys.executable or "python3"))
-_log_stream, _log_time = sys.stdout, time.strftime
+class _Log(object):
+    """Where app_log writes. All read and looked up once: programs still log in destructors when os is cleared."""
+
+    level = _log_level()
+    to_stdout = "1" in (os.environ.get("ASCEND_SLOG_PRINT_TO_STDOUT"), os.environ.get("SLOG_PRINT_TO_STDOUT"))
+    origin = "APP({},{})".format(os.getpid(), os.path.basename(sys.executable or "python3"))
+    stdout = sys.stdout
+    folder = _board.log_folder(BOARD, os.environ)
+    path = os.path.join(folder, "plog-{}_{}.log".format(os.getpid(), time.strftime("%Y%m%d%H%M%S000")))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    clock, strftime, localtime = time.time, time.strftime, time.localtime
+    open, write, close, makedirs, isdir = os.open, os.write, os.close, os.makedirs, os.path.isdir
 
 
 @api("app_log", "is")
 def app_log(level, text):
-    """Write to the log: on stdout if ASCEND_SLOG_PRINT_TO_STDOUT=1 and the level is not below
-    ASCEND_GLOBAL_LOG_LEVEL (3, errors, by default)."""
-    if _log_from <= level <= 3:
-        name = ("DEBUG", "INFO", "WARNING", "ERROR")[max(level, 0)]
-        _log_stream.write("[{}] {}:{} {}\n".format(name, _log_origin, _log_time("%Y-%m-%d-%H:%M:%S"), text))
+    """Write to the process's log: a file below ``$HOME/ascend/log``, or stdout if ASCEND_SLOG_PRINT_TO_STDOUT=1;
+    what is not below ASCEND_GLOBAL_LOG_LEVEL (3, errors, by default)."""
+    log = _Log
+    if not log.level <= level <= 3:
+        return
+    now = log.clock()
+    line = "[{}] {}:{}.{:03d}.000 [{}]{}\n".format(
+        ("DEBUG", "INFO", "WARNING", "ERROR")[max(level, 0)],
+        log.origin,
+        log.strftime("%Y-%m-%d-%H:%M:%S", log.localtime(now)),
+        int(now * 1000) % 1000,
+        _problems.where(),
+        text,
+    )
+    if log.to_stdout:
+        log.stdout.write(line)
+    elif log.folder:
+        try:
+            if not log.isdir(log.folder):
+                log.makedirs(log.folder, 0o750)
+            descriptor = log.open(log.path, log.flags, 0o640)
+            try:
+                log.write(descriptor, line.encode("utf-8", "replace"))
+            finally:
+                log.close(descriptor)
+        except Exception:  # a full or forbidden disk, or a module that is cleared already
+            pass
 
 
 @api("float16_to_float", "H")
