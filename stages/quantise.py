@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,7 +75,7 @@ def run(context: Context) -> Mapping[str, Any]:
         batches,
         f"../in/{given.name}" if given else "",
     )
-    context.say(" ".join(argv))
+    context.say(shlex.join(argv))
     host = cast(ConvertHost, context.services["convert_host"])
     results = context.work / "results"
     shutil.rmtree(results, ignore_errors=True)
