@@ -84,6 +84,9 @@ def test_every_problem_is_listed_with_its_key() -> None:
         "export.input_name",
     }  # fmt: skip
     assert any("did you mean resnet8?" in problem for problem in problems)
+    ignored = dataclasses.replace(loaded("data", "cifar10"), test_fraction=0.5)
+    (problem,) = check(ignored, ModelSettings(), TrainSettings(), ExportSettings(), [32, 32])
+    assert problem.startswith("data.test_fraction: CIFAR-10 brings its own split")
 
 
 def test_pictures_too_small_for_the_network_are_a_problem() -> None:

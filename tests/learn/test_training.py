@@ -357,6 +357,7 @@ def test_training_with_the_held_out_pictures_is_warned_of(few: Path, tmp_path: P
     report = train(few, tmp_path, dataclasses.replace(SHORT, epochs=1, split=Split.all), events.append)
     (warning,) = [event.text for event in events if event.kind == "warning"]
     assert warning.startswith("train.split=all")
+    assert "of the digits test pictures, trained with, right, 1 epoch" in report["summary"]
     assert report["warnings"] == [warning]
     assert report["steps"] == 544 // 32
 
