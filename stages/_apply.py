@@ -178,10 +178,12 @@ def _check_local_atc(invocation: Invocation, targets: Sequence[Target], needs_ho
 def _check_converters(
     targets: Sequence[Target], missing: Sequence[Sequence[str]], places: Places, emit: Emit
 ) -> None:
-    """Before a training: is the CANN that converts afterwards one whose work the boards can load?"""
+    """Before a training: is the CANN that converts one whose work the boards can load, and has it all its tools?"""
+    modules = _registry.modules()
     for target, names in zip(targets, missing, strict=True):
-        if "train" in names and target.name in places.convert:
-            places.convert[target.name].check(target.profile.cann.version, emit)
+        tools = [modules[name].TOOL for name in names if hasattr(modules[name], "TOOL")]
+        if "train" in names and tools and target.name in places.convert:
+            places.convert[target.name].check(target.profile.cann.version, emit, tools)
 
 
 def _someone_answers(targets: Sequence[Target], places: Places, emit: Emit) -> None:

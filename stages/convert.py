@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from stages import _atc_input
-from stages._tool_log import failure, keep_log
+from stages._tool_log import failure, keep_log, log_file
 from toolkit import preprocess
 from toolkit.artefacts.hashing import digest_file
 from toolkit.cann import atc
@@ -22,6 +23,7 @@ from toolkit.pipeline import Context
 NAME = "convert"
 VERSION = 1
 HELP = "convert the network to .om with ATC"
+TOOL = "atc"
 
 
 def _given_om(config: Config) -> Path | None:
@@ -47,7 +49,7 @@ def settings(config: Config) -> Mapping[str, Any]:
         atc.framework_of(check_format(config.export.format, config.train.device_target))
     board = config.board
     return {
-        "atc": {key: value for key, value in vars(config.atc).items() if value is not None},
+        "atc": atc.given(config.atc),
         "soc_version": board.soc_version if board else None,
         "aipp": preprocess.aipp_config(config.preprocess) if config.preprocess.aipp else None,
     }
@@ -77,7 +79,7 @@ def run(context: Context) -> Mapping[str, Any]:
         sent |= {f"bank/{path.relative_to(bank)}": path for path in bank.rglob("*") if path.is_file()}
         variables[BANK_VARIABLE] = "{work}/bank"
     argv = atc.command(flags)
-    context.say(" ".join(argv))
+    context.say(shlex.join(argv))
     host = cast(ConvertHost, context.services["convert_host"])
     results = context.work / "results"
     shutil.rmtree(results, ignore_errors=True)
@@ -91,9 +93,10 @@ def run(context: Context) -> Mapping[str, Any]:
         variables=variables,
     )
     keep_log(context, "atc", argv, report.output)
-    om = next(iter(sorted(results.glob("*.om"))), None)
+    # With code for the board's CPU in it, it is called model_linux_aarch64.om; atc.save_original_model adds one more.
+    om = min(results.glob("model*.om"), key=lambda path: ("original" in path.name, path.name), default=None)
     if report.status != 0 or atc.SUCCESS not in report.output or om is None:
-        raise failure("atc", argv, report.status, report.output, host.name)
+        raise failure("atc", argv, report.status, report.output, host.name, log_file(context, "atc"))
     shutil.copyfile(om, context.out / "model.om")
     cann = report.version or "unknown"
     return {

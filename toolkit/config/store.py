@@ -47,6 +47,9 @@ def nearest(key: str) -> str:
     """The key of the schema that looks most like ``key``, or "" where none does."""
     known = list(schema_keys())
     leaf_of = {name: name.rsplit(".", 1)[-1] for name in known}
+    longer = [name for name in known if name.startswith(key) and "." in key]
+    if longer:
+        return min(longer, key=len)
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if close:
         return close[0]
