@@ -181,8 +181,8 @@ def _host(invocation: Invocation, place: Place, agent: BoardAgent) -> Iterator[F
             limit=PROBE_SECONDS,
         )
 
-    done = run(converter_script(cann), "sh", "-c", f"command -v atc >/dev/null || exit 3\n{TOOLS_PROBE}", "sh", "atc")
-    yield health.converter(done.status == 0, done.stdout_tail, needed=converts or not trains)
+    done = run(converter_script(cann), "sh", "-c", TOOLS_PROBE, "probe", "atc")
+    yield health.converter(done.stdout_tail, needed=converts or not trains)
     if trains:
         host = host_of(config, place.target, place.address)
         device = config.train.device_target.value

@@ -119,7 +119,7 @@ def test_picture_folders_are_looked_at_before_anything_is_made(deploy: Deploy, t
 def test_a_text_file_named_jpg_is_told_and_the_rest_goes_on(demo: Demo, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     folder.mkdir()
-    good = next((demo.artefact("data") / "pictures").glob("3_*.png"))
+    good = next((demo.artefact("package") / "pictures").glob("3_*.png"))
     (folder / "three.png").write_bytes(good.read_bytes())
     (folder / "text.jpg").write_text("not a picture")
     done = demo.deploy("+board=sim", "board.count=1", f"infer.pictures={folder}")
