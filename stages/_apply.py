@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
 import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from stages import _registry
 from stages._asking import asker, confirm_fleet
+from stages._boards import Answer, Lines, Place, cut_short, holder
 from stages._engine import engine_of
 from stages._fleet import Places, Target, limits_of, local_atc, reach, targets_of
 from stages._invocation import Invocation
@@ -33,7 +34,7 @@ from stages._planning import (
 from toolkit import paths, pipeline, report
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import converter_script, environment_script
-from toolkit.errors import ConfigError, Interrupted, RemoteError
+from toolkit.errors import ConfigError, DeployError, Interrupted
 from toolkit.fleet.job import BoardJob
 from toolkit.fleet.journal import RunFolder
 from toolkit.fleet.outcome import Outcome, exit_code, held_before
@@ -41,7 +42,6 @@ from toolkit.fleet.plan import Plan
 from toolkit.fleet.plan import to_text as plan_file
 from toolkit.fleet.plan_text import named
 from toolkit.fleet.rollout import Hands, Trip, roll_out
-from toolkit.remote.agent import BoardAgent
 from toolkit.ui.events import Emit, Event
 
 
@@ -55,18 +55,28 @@ def apply(invocation: Invocation) -> int:
     store = open_store(invocation)
     missing = _missing(targets, store, ["package"])
     needs_host = _needs_host(targets, missing)
+    _, killed = cut_short(invocation, [board.name for target in targets for board in target.boards])
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
     emit = _both(invocation, run)
+    for line in killed:
+        emit(Event("log", line, data={"show": True}))
     try:
         with reach(invocation, targets, build_host=needs_host) as places:
             if planned is not None:
                 _check_planned(invocation, planned, targets, store, places, run, emit)
-            if any(missing):
-                _someone_answers(targets, places, emit)
-                _check_converters(targets, missing, places, emit)
-                _check_local_atc(invocation, targets, needs_host)
             stop = threading.Event()
-            outcomes, trip = _roll_out(invocation, targets, store, places, run, emit, stop, planned)
+            trip: Trip | None = None
+            outcomes = _silence(invocation, targets, places, emit) if any(missing) else []
+            if outcomes:
+                missing = []  # for nobody nothing is built
+                for outcome in outcomes:
+                    emit(Event("outcome", outcome.message, outcome.stage, outcome.board, outcome.as_json()))
+                    run.receipt(outcome.board, {"by": holder(), "ended": time.time(), **outcome.as_json()})
+            else:
+                if any(missing):
+                    _check_converters(targets, missing, places, emit)
+                    _check_local_atc(invocation, targets, needs_host)
+                outcomes, trip = _roll_out(invocation, targets, store, places, run, emit, stop, planned)
         code = Interrupted.exit_code if stop.is_set() else exit_code(outcomes)
         emit(Event("summary", data={"exit_code": code}))
         built = list(dict.fromkeys(name for names in missing for name in names))
@@ -181,19 +191,47 @@ def _check_converters(
             places.convert[target.name].check(target.profile.cann.version, emit)
 
 
-def _someone_answers(targets: Sequence[Target], places: Places, emit: Emit) -> None:
-    """Before minutes of training: is there a board to train for? One that answers is enough."""
-    last: RemoteError | None = None
-    for target in targets:
-        for board in target.boards:
-            try:
-                with BoardAgent.connect(places.boards[board.name], limits_of(target.config), emit) as agent:
-                    agent.inspect(target.profile.root, target.config.app.name)
-                return
-            except RemoteError as error:
-                last = error
-    if last is not None:
-        raise last
+def _silence(invocation: Invocation, targets: Sequence[Target], places: Places, emit: Emit) -> list[Outcome]:
+    """Before minutes of training: is there a board to train for? One that answers is enough, and gives [].
+
+    Otherwise how it ended for each of them. With --until-done those that are off are asked again until one answers."""
+    delay = invocation.config.rollout.retry_first
+    while True:
+        outcomes = _ask_for_one(invocation, targets, places, emit)
+        if not invocation.flags.until_done or not any(outcome.offline for outcome in outcomes):
+            return outcomes
+        emit(Event("warning", f"none of {len(outcomes)} boards answers; again in {delay:g} s", stage="rollout"))
+        time.sleep(delay)
+        delay = min(2 * delay, invocation.config.rollout.retry_most)
+
+
+def _ask_for_one(invocation: Invocation, targets: Sequence[Target], places: Places, emit: Emit) -> list[Outcome]:
+    lines = Lines(emit)
+
+    def look(place: Place) -> Outcome | None:
+        begun = time.monotonic()
+        try:
+            with lines.agent(place) as agent:
+                agent.inspect(place.target.profile.root, place.target.config.app.name)
+            return None
+        except DeployError as error:
+            told = Answer(place, None, error).failure()
+            return Outcome(place.name, stage="connect", seconds=round(time.monotonic() - begun, 3), **told)
+
+    everyone = [Place(board, target, places.boards[board.name]) for target in targets for board in target.boards]
+    pool = ThreadPoolExecutor(min(invocation.config.engine.workers, len(everyone)), "look")
+    found = {}
+    try:
+        futures = [pool.submit(look, place) for place in everyone]
+        for future in as_completed(futures):
+            outcome = future.result()
+            if outcome is None:
+                return []
+            found[outcome.board] = outcome
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        lines.close()
+    return [found[place.name] for place in everyone]
 
 
 def _build(
@@ -257,7 +295,6 @@ def board_jobs(
     content = content_of(target, package)
     reference = json.loads((package.path / "reference.json").read_text())["pictures"]
     environment, program, permits = environment_script(profile.cann), program_of(target), permits_of(target)
-    holder = f"{getpass.getuser()}@{socket.gethostname()}"
     signature = signature_of(invocation, content.release)
     return [
         BoardJob(
@@ -273,7 +310,7 @@ def board_jobs(
             program=program,
             interpreters=tuple(profile.interpreters),
             run_id=run.id,
-            holder=holder,
+            holder=holder(),
             out=run.path / board.name,
             infer_limit=config.infer.limit,
             gate=config.verify,

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from stages._boards import cut_short
 from stages._fleet import reach, targets_of
 from stages._invocation import Invocation
 from stages._locking import open_store
@@ -29,6 +30,7 @@ def run(invocation: Invocation) -> int:
     targets = targets_of(invocation)
     with reach(invocation, targets, build_host=False) as places:
         plan = make_plan(invocation, targets, open_store(invocation), places, invocation.renderer.show)
+    killed, lines = cut_short(invocation, [board.board for board in plan.boards])
     out = invocation.config.out
     if out:
         try:
@@ -54,6 +56,8 @@ def run(invocation: Invocation) -> int:
         "boards": [asdict(board) for board in plan.boards],
         "waves": plan.waves,
         "out": out,
+        "cut_short": killed or None,
     }
-    invocation.renderer.data(result, text_of(plan) + (f", kept in {out}" if out else ""))
+    text = text_of(plan) + (f", kept in {out}" if out else "")
+    invocation.renderer.data(result, "\n".join([*lines, text]))
     return 3 if plan.changes and invocation.flags.detailed_exitcode else 0
