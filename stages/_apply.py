@@ -23,7 +23,6 @@ from stages._planning import (
     check_plan,
     command_for,
     content_of,
-    keys_of,
     make_plan,
     permits_of,
     program_of,
@@ -262,10 +261,10 @@ def _roll_out(
     jobs: list[BoardJob] = []
     releases: dict[str, str] = {}
     packages: dict[str, str] = {}
-    for target, key in zip(targets, keys_of(targets), strict=True):
+    for target in targets:
         made = _build(target, store, ["package"], places, run, emit, invocation.flags.attach)
-        jobs += board_jobs(invocation, target, key, made["package"], places, run, planned)
-        releases[key], packages[key] = jobs[-1].release.id, made["package"].digest
+        jobs += board_jobs(invocation, target, made["package"], places, run, planned)
+        releases[target.name], packages[target.name] = jobs[-1].release.id, made["package"].digest
     keep_lock(invocation, targets, store, releases, run.path)
     with engine_of(invocation, packages, emit) as (deploy, revert, workers):
         hands = Hands(deploy, revert, asker(invocation, stop), recorder(run, jobs))
@@ -284,7 +283,6 @@ def _roll_out(
 def board_jobs(
     invocation: Invocation,
     target: Target,
-    key: str,
     package: Artefact,
     places: Places,
     run: RunFolder,
@@ -315,7 +313,7 @@ def board_jobs(
             infer_limit=config.infer.limit,
             gate=config.verify,
             confirm_within=config.rollout.confirm_within,
-            target=key,
+            target=target.name,
             where=where_of(invocation, places, board.name),
             labels=board.labels,
             permits=permits,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -12,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from stages._hosts import convert_host, with_toolkit
 from stages._invocation import Invocation
 from stages._loading import load
 from toolkit import inventory, paths
+from toolkit.artefacts.hashing import digest_data
 from toolkit.cann.host import ConvertHost
 from toolkit.config.schema import BoardSettings, Config
 from toolkit.errors import ConfigError, UsageError
@@ -66,17 +68,21 @@ def targets_of(invocation: Invocation) -> list[Target]:
     chosen = inventory.select([item for item in found if item.kind == "board"], config.hosts or "")
     if not chosen:
         raise UsageError(f"inventory={config.inventory}: it has no boards")
-    groups: dict[str, list[Board]] = {}
+    groups: dict[tuple[str, str], list[Board]] = {}
     for board in chosen:
-        key = json.dumps([board.profile, dict(board.overrides)], sort_keys=True, default=str)
-        groups.setdefault(key, []).append(board)
-    targets: list[Target] = []
-    for boards in groups.values():
-        profile = boards[0].profile
-        same = sum(target.profile.profile == profile for target in targets)
-        name = f"{profile}-{same + 1}" if same else profile
-        targets.append(Target(name, _config_for(invocation, boards[0]), tuple(boards)))
-    return targets
+        overrides = json.dumps(dict(board.overrides), sort_keys=True, default=str)
+        groups.setdefault((board.profile, overrides), []).append(board)
+    kinds = [profile for profile, _ in groups]
+    composed = {profile: _composed_for(invocation, profile) for profile in dict.fromkeys(kinds)}
+    return [
+        # Named by what it is, whatever order the boards stand in: plans and locks hold these names.
+        Target(
+            profile if overrides == "{}" or kinds.count(profile) == 1 else f"{profile}-{_short(overrides)}",
+            _config_for(invocation, boards[0], composed[profile]),
+            tuple(boards),
+        )
+        for (profile, overrides), boards in sorted(groups.items())
+    ]
 
 
 def inventory_of(config: Config, default: str = "") -> list[Board]:
@@ -97,12 +103,19 @@ def profiles() -> list[str]:
     return sorted(names - {"sim"})
 
 
-def _config_for(invocation: Invocation, board: Board) -> Config:
-    """The call's config with the board's profile and its overrides; what was typed wins over the inventory."""
-    if invocation.config.board is not None and invocation.config.board.profile == board.profile:
-        composed = invocation.compose([])
-    else:
-        composed = invocation.compose([f"+board={board.profile}"])
+def _short(overrides: str) -> str:
+    return digest_data(json.loads(overrides))[:6]
+
+
+def _composed_for(invocation: Invocation, profile: str) -> DictConfig:
+    """The call's config with this profile. Composing takes longer than all else: once for all boards of a kind."""
+    mine = invocation.config.board is not None and invocation.config.board.profile == profile
+    return invocation.compose([] if mine else [f"+board={profile}"])
+
+
+def _config_for(invocation: Invocation, board: Board, composed: DictConfig) -> Config:
+    """``composed`` with the board's overrides; what was typed wins over the inventory."""
+    composed = copy.deepcopy(composed)
     typed = {item.split("=", 1)[0].lstrip("+") for item in invocation.overrides}
     OmegaConf.set_struct(composed, False)
     for key, value in board.overrides.items():
@@ -279,7 +292,8 @@ def _inventory_host(invocation: Invocation, target: Target) -> Target:
         )
     host = inventory.select(inventory_of(target.config, target.profile.profile), wanted)[0]
     # It is a machine of its own kind: its login, its folder and its CANN are not the board's.
-    return Target(host.profile, _config_for(invocation, host), (host,))
+    config = _config_for(invocation, host, _composed_for(invocation, host.profile))
+    return Target(host.profile, config, (host,))
 
 
 def _real_host(target: Target, invocation: Invocation) -> ConvertHost:
