@@ -167,11 +167,14 @@ def test_a_plan_is_carried_out_exactly_or_refused(desk: Desk, tmp_path: Path) ->
 
 @pytest.mark.e2e
 def test_a_board_that_was_off_is_caught_up(desk: Desk) -> None:
-    desk.simulation.power_off("desk-2")
+    """All are off at first, while there is something to build: it waits for one, then for the others."""
+    names = [board.name for board in desk.simulation.boards]
+    for name in names:
+        desk.simulation.power_off(name)
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "stages", "inventory=desk", "app=digits", "--yes", "--until-done", "--json"),
-            *("rollout.retry_first=0.2", "rollout.retry_most=0.5", "infer.top_k=2"),
+            *("rollout.retry_first=0.2", "rollout.retry_most=0.5", "app.labels=[o,b,c,d,e,f,g,h,i,j]"),
         ],
         stdout=subprocess.PIPE,
         text=True,
@@ -181,9 +184,14 @@ def test_a_board_that_was_off_is_caught_up(desk: Desk) -> None:
     events = []
     for line in process.stdout:
         events.append(json.loads(line))
-        if "have not answered (desk-2)" in events[-1].get("text", ""):
-            desk.simulation.power_on("desk-2")
+        text = events[-1].get("text", "")
+        if "none of 3 boards answers" in text and names[0] == "desk-1":
+            desk.simulation.power_on(names.pop(0))
+        elif "have not answered" in text:
+            while names:
+                desk.simulation.power_on(names.pop())
     assert process.wait(timeout=60) == 0
+    assert [event["stage"] for event in events if event["event"] == "done"] == ["package"]
     boards = {board["board"]: board["status"] for board in events[-1]["boards"]}
     assert boards == {"desk-1": "ok", "desk-2": "ok", "desk-3": "ok"}
 
@@ -220,8 +228,13 @@ def test_killed_in_the_middle_it_tells_what_happened_and_goes_on(desk: Desk) -> 
     assert story.boards["desk-1"].release == desk.current("desk-1")
     assert desk.current("desk-3") == before[2]
 
+    (told,) = desk.deploy("status").of("result")
+    assert told["cut_short"]["run"] == story.run
+    assert told["cut_short"]["boards"] == {name: board.text for name, board in story.boards.items()}
+
     again = desk.deploy("--yes", labels)
     assert again.code == 0, again.err
+    assert any(f"the run {story.run} " in event.get("text", "") for event in again.of("log"))
     assert again.boards["desk-1"]["status"] == "unchanged"
     assert again.boards["desk-3"]["status"] == "ok"
     assert len(set(desk.running)) == 1

@@ -200,6 +200,42 @@ def test_what_is_no_plan_is_refused(text: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_mixed_fleet_says_which_of_its_targets_a_stage_is_for() -> None:
+    """In the pipeline's order whatever the targets are called, and one that only some have where it belongs."""
+    stages = {"b": ["train", "convert", "package"], "a": ["train", "quantise", "convert", "package"], "c": ["train"]}
+    steps = [
+        BuildStep(stage, target, f"{stage}-{target if stage != 'train' else ''}", reasons=(f"of {target}",))
+        for target, names in stages.items()
+        for stage in names
+    ]
+    texts = {
+        "\n".join(text_of(Plan({}, tuple(given), ())).splitlines()[:7])
+        for given in (steps, sorted(steps, key=lambda step: step.target), steps[3:7] + steps[7:] + steps[:3])
+    }
+    assert texts == {
+        "+ train     would run: of a\n"
+        "+ quantise  would run: of a\n"
+        "+ convert   would run (a): of a\n"
+        "+ convert   would run (b): of b\n"
+        "+ package   would run (a): of a\n"
+        "+ package   would run (b): of b\n"
+        "6 of 6 stages would run"
+    }
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({}, "nothing would change"),
+        ({"run_key": "old"}, "no board would change; inference would run again on 1"),
+        ({"unreachable": "refused"}, "nothing would change; 1 boards are left out"),
+    ],
+)
+def test_what_is_said_where_nothing_changes(facts: dict[str, Any], says: str) -> None:
+    settled = BoardFacts(**{"current": WISH.release, "environment": "same", "run_key": WISH.run_key, **facts})
+    assert says in text_of(plan_of({"b": settled}, ["b"])).splitlines()
+
+
 def test_a_thousand_boards_are_shown_as_what_differs() -> None:
     facts = {f"b-{number}": BoardFacts(current="a" * 64, environment="same") for number in range(1000)}
     facts["b-7"] = BoardFacts(current="c" * 64, environment="differs", block=("export A=0",))

@@ -147,7 +147,7 @@ def test_the_gate_of_a_board_compares_with_what_it_replaces(fleet: Fleet, old: M
     slow = make_release(tmp_path / "made", "slow", answers(execute_ms=1.3))
     outcomes, _ = fleet.roll_out(slow, run="second", gate=VerifySettings(max_p99_growth=0.2))
     assert {outcome.cause for outcome in outcomes.values()} == {"gate"}
-    assert "p99_ms grew from 1 to 1.3" in outcomes["b-0"].message
+    assert "p99_ms (the slowest of 4 pictures) grew from 1 to 1.3" in outcomes["b-0"].message
     assert all_run(fleet, old)
     assert exit_code(outcomes.values()) == 6
     outcomes, _ = fleet.roll_out(slow, run="third", gate=VerifySettings(max_p99_growth=0.5))

@@ -52,6 +52,7 @@ class BoardFacts:
 
     unreachable: str = ""
     message: str = ""
+    hint: str = ""
     current: str = ""
     missing: Mapping[str, int] = field(default_factory=dict)
     broken: tuple[str, ...] = ()
@@ -196,7 +197,7 @@ def decide(
     allowed = permits or Permits()
     plan = BoardPlan(board, target, where, release=wish.release, replaces=facts.current)
     if facts.unreachable:
-        return replace(plan, cause=facts.unreachable, reason=facts.message or facts.unreachable)
+        return replace(plan, cause=facts.unreachable, reason=facts.message or facts.unreachable, hint=facts.hint)
     reasons = []
     steps = []
     settled = bool(wish.release) and facts.current == wish.release and not facts.pending
