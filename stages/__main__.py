@@ -16,17 +16,42 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stages._registry import stage_names, verb_names
+from stages._registry import BOARD_ORDER, stage_names, verb_names
 from toolkit import paths
 from toolkit.errors import ConfigError, DeployError, InputError, Interrupted, UsageError
 from toolkit.inventory.board import HOST_PROFILE, profile_named
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from stages._invocation import Flags
     from toolkit.ui.console import Renderer
 
 # Verbs that take a second word of their own.
 WORDS = {"sim": ("up", "run", "shell")}
+
+# Words and flags of our own that mean something to some verbs only: the others refuse them. "stages" are those that
+# build; one that works on boards is an apply.
+TAKEN_BY = {
+    "out=": ("plan", "init"),
+    "plan=": ("apply",),
+    "release=": ("rollback",),
+    "replace=": ("trust",),
+    "run=": ("report",),
+    "--detailed-exitcode": ("plan",),
+    "--until-done": ("apply",),
+    "--receipts": ("verify",),
+    "--attach": ("apply", "stages"),
+}
+
+# Hydra's flags: with what may stand behind them (None: anything), and alone.
+WITH_VALUE: dict[str, tuple[str, ...] | None] = {
+    **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")),
+    **dict.fromkeys(("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
+    **dict.fromkeys(("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"), None),
+    **dict.fromkeys(("--package", "-p", "--experimental-rerun"), None),
+}
+ALONE = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m")
 
 HELP = """\
 deploy [VERB] [OVERRIDES]     train, convert and roll out a network to Ascend boards
@@ -56,6 +81,7 @@ flags
   --until-done         apply: go on until the boards that are offline now have it too
   --receipts           verify: are the receipts kept here whole; asks no board
   --attach             train.where=ssh, modelarts: follow the job that there is, never start one
+  --version            of this program
   -m, --config-dir, --hydra-help, …      Hydra's own
 
 exit codes
@@ -94,7 +120,8 @@ def run(arguments: list[str]) -> int:
 
 
 # What a disk says about itself, and not about a defect of ours.
-_DISK = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK = (*_FULL, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENAMETOOLONG)
 
 
 def _told(error: BaseException) -> DeployError:
@@ -103,6 +130,9 @@ def _told(error: BaseException) -> DeployError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted", hint="the same command goes on where this one stopped")
+    if isinstance(error, OSError) and error.filename is None and error.errno in _FULL:
+        hint = "make room, or DEPLOY_HOME=FOLDER names another place"
+        return InputError(f"{paths.base()}: {error.strerror}", hint=hint)
     if isinstance(error, OSError) and error.filename is not None:
         place = Path(os.fsdecode(error.filename))
         if error.errno in _DISK or place in (paths.base(), *paths.base().parents):
@@ -123,11 +153,18 @@ def _run(arguments: list[str], shown: Renderer) -> int:
         return _hydra(arguments, None, [], [], None, shown)
     arguments, rest = _split_rest(arguments)
     flags, arguments = _take_flags(arguments)
+    arguments = _flags_first(arguments)
     verb, words, arguments = _take_verb(arguments)
     if "--help" in arguments or "-h" in arguments:
         shown.close()
         _help(verb, shown)
         return 0
+    if "--version" in arguments:
+        _version(shown)
+        return 0
+    _check_taken(verb, flags, arguments)
+    if verb == "sim":
+        arguments.append("simulate=true")
     from toolkit.artefacts.lock import with_lock
 
     many = any(argument in ("-m", "--multirun") for argument in arguments)
@@ -159,32 +196,86 @@ def _split_rest(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments, []
 
 
+def _flag_names() -> list[str]:
+    from stages._invocation import Flags
+
+    return [item.name.replace("_", "-") for item in fields(Flags)]
+
+
 def _take_flags(arguments: list[str]) -> tuple[Flags, list[str]]:
     from stages._invocation import Flags
 
-    names = {"--" + item.name.replace("_", "-"): item.name for item in fields(Flags)}
+    names = {"--" + name: name.replace("-", "_") for name in _flag_names()}
     given = {names[argument]: True for argument in arguments if argument in names}
     return Flags(**given), [argument for argument in arguments if argument not in names]
+
+
+def _flags_first(arguments: list[str]) -> list[str]:
+    """Hydra's flags with their values, then the rest: Hydra takes no setting behind a flag behind a setting.
+
+    :raises UsageError: a flag is nobody's.
+    """
+    ours = ["--" + name for name in _flag_names()]
+    first: list[str] = []
+    rest: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        name, _, value = argument.partition("=")
+        if not argument.startswith("-"):
+            rest.append(argument)
+        elif name in WITH_VALUE:
+            choices = WITH_VALUE[name]
+            if not value and waiting and "=" not in waiting[0] and (choices is None or waiting[0] in choices):
+                value = waiting.pop(0)
+            if not value and name in ("--info", "-i"):
+                value = "all"
+            if not value or (choices is not None and value not in choices):
+                raise UsageError(f"{argument}: {' | '.join(choices)}" if choices else f"{name}: a value is missing")
+            first += [name, value]
+        elif argument in ALONE:
+            first.append(argument)
+        else:
+            near = difflib.get_close_matches(name, [*ours, *WITH_VALUE, *ALONE], n=1)
+            raise UsageError(
+                f"{name}: there is no such flag" + (f"; did you mean {near[0]}?" if near else ""),
+                hint="deploy --help lists them",
+            )
+    return [*first, *rest]
+
+
+def _check_taken(verb: str, flags: Flags, arguments: Sequence[str]) -> None:
+    """Refuse what the verb would pass over in silence."""
+    kind = verb if verb in verb_names() else "apply" if verb in BOARD_ORDER else "stages"
+    given = ["--" + name.replace("_", "-") for name, value in vars(flags).items() if value]
+    for word in (*arguments, *given):
+        key, equals, value = word.partition("=")
+        takers = TAKEN_BY.get(key + equals, (kind,)) if value not in ("", "null") or not equals else (kind,)
+        if kind not in takers:
+            verbs = " and ".join("stages that build" if name == "stages" else f"deploy {name}" for name in takers)
+            raise UsageError(f"{word}: deploy {verb} does not take it, {verbs} {'does' if len(takers) == 1 else 'do'}")
+
+
+def _version(shown: Renderer) -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        number = version("ascend-deploy")
+    except PackageNotFoundError:  # run where it lies, not installed
+        project = (paths.CONF.parent / "pyproject.toml").read_text(encoding="utf-8")
+        found = re.search(r'^version = "(.+)"', project, re.MULTILINE)
+        number = found[1] if found else "unknown"
+    shown.data({"version": number}, f"ascend-deploy {number}")
 
 
 def _take_verb(arguments: list[str]) -> tuple[str, list[str], list[str]]:
     """The verb (default ``apply``), its further words, and what is left."""
     bare = [argument for argument in arguments if re.fullmatch(r"[A-Za-z][\w-]*", argument)]
-    value_of = {
-        "--config-dir",
-        "-cd",
-        "--config-name",
-        "-cn",
-        "--config-path",
-        "-cp",
-        "--package",
-        "-p",
-        "--cfg",
-        "-c",
-        "--info",
-        "-i",
-    }
-    bare = [word for word in bare if arguments.index(word) == 0 or arguments[arguments.index(word) - 1] not in value_of]
+    bare = [
+        word
+        for word in bare
+        if arguments.index(word) == 0 or arguments[arguments.index(word) - 1] not in WITH_VALUE
+    ]
     if not bare:
         return "apply", [], arguments
     verb, *words = bare
@@ -279,10 +370,11 @@ def _hydra(
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from hydra.types import RunMode, TaskFunction
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from stages import _sweep
+    from stages._invocation import split_boards
     from toolkit.config.store import register_resolvers
 
     register_resolvers()
@@ -302,7 +394,7 @@ def _hydra(
         failed: BaseException | None = None
         # Hydra writes a line of its own about every exception it sees.
         try:
-            codes.append(_task(composed, verb or "apply", words, rest, flags, shown, results))
+            codes.append(_task(composed, verb or "apply", words, rest, flags, shown, results, of_boards))
         except Exception as error:
             failed = error
             if many and isinstance(error, Interrupted):
@@ -317,6 +409,7 @@ def _hydra(
         if many:
             sweep.append(_sweep.Job(list(hydra_config.overrides.task), results, failed))
 
+    arguments, of_boards = split_boards(arguments) if verb else (arguments, [])
     wrapped: Any = hydra.main(version_base="1.3", config_path=str(paths.CONF), config_name="deploy")
     before = sys.argv
     sys.argv = ["deploy", *arguments]
@@ -352,6 +445,7 @@ def _task(
     flags: Flags | None,
     shown: Renderer,
     results: list[Any],
+    of_boards: list[str],
 ) -> int:
     from hydra import compose
     from hydra.core.hydra_config import HydraConfig
@@ -359,16 +453,29 @@ def _task(
     from stages import _registry
     from stages._invocation import Flags, Invocation
     from stages._loading import load
+    from toolkit.artefacts.lock import key_of
 
     overrides = list(HydraConfig.get().overrides.task)
+    config = load(composed, shown.show)
+    if of_boards and config.inventory is None:
+        raise UsageError(
+            f"{of_boards[0]}: no board is chosen",
+            hint="+board=sim for simulated boards, +board=200dk for a dev kit, inventory=NAME for a fleet",
+        )
+
+    def again(extra: Sequence[str]) -> DictConfig:
+        other = any(key_of(item) == "board" for item in extra)
+        return compose("deploy", [*(item for item in overrides if not other or key_of(item) != "board"), *extra])
+
     invocation = Invocation(
         verb=verb,
         composed=composed,
-        config=load(composed, shown.show),
-        overrides=overrides,
+        config=config,
+        overrides=[*overrides, *of_boards],
+        of_boards=of_boards,
         flags=flags or Flags(),
         renderer=shown,
-        compose=lambda extra: compose("deploy", [*overrides, *extra]),
+        compose=again,
         words=words,
         rest=rest,
         results=results,

@@ -1,16 +1,16 @@
 """Asks many boards at once, for the verbs that look at boards or act on what is there already.
 
 One connection a board, at most ``engine.workers`` at a time. A board that fails takes nothing from the others; what
-went wrong with it is its answer. Ctrl-C cuts all lines: what these verbs do on a board is whole at any point.
+went wrong with it is its answer. Ctrl-C cuts all lines: what these verbs do on a board is whole at any point, and what
+came of each is kept all the same (:class:`Records`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import getpass
-import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,13 @@ from stages._asking import ask, can_ask
 from stages._fleet import Target, limits_of, machines_of, reach, targets_of
 from stages._invocation import Invocation
 from toolkit import paths
-from toolkit.errors import DeployError, Interrupted, RemoteError, Unreachable, UsageError
+from toolkit.errors import DeployError, Interrupted, LineLost, RemoteError, Unreachable, UsageError
+from toolkit.fleet import journal
 from toolkit.fleet.journal import RunFolder
 from toolkit.inventory import Board
 from toolkit.inventory.selection import Terms
 from toolkit.remote.address import Address
-from toolkit.remote.agent import BoardAgent, RunReport
+from toolkit.remote.agent import BoardAgent, RunReport, local_holder
 from toolkit.ui.events import Emit, Event, ignore
 from toolkit.ui.tables import table
 
@@ -54,6 +55,7 @@ class Answer(Generic[T]):
     place: Place
     value: T | None
     error: DeployError | None = None
+    begun: bool = True
 
     @property
     def name(self) -> str:
@@ -64,8 +66,10 @@ class Answer(Generic[T]):
         error = self.error
         if error is None:
             return {}
-        status = "unreachable" if isinstance(error, Unreachable) else "failed"
+        status = "unreachable" if isinstance(error, Unreachable) else "failed" if self.begun else "skipped"
         cause = error.cause if isinstance(error, RemoteError) else "input"
+        if isinstance(error, Interrupted):
+            cause = "interrupted"
         return {"status": status, "cause": cause, "message": str(error), "hint": error.hint}
 
 
@@ -117,6 +121,7 @@ def ask_boards(
     places: Sequence[Place],
     work: Callable[[Place, BoardAgent], T],
     emit: Emit = ignore,
+    keep: Callable[[Answer[T]], None] = lambda answer: None,
 ) -> list[Answer[T]]:
     """``work(place, agent)`` for each board; the answers in the order of ``places``."""
     lines = Lines(emit)
@@ -125,7 +130,7 @@ def ask_boards(
         with lines.agent(place) as agent:
             return work(place, agent)
 
-    return each(invocation, places, one, lines.close)
+    return each(invocation, places, one, lines.close, keep)
 
 
 def each(
@@ -133,30 +138,71 @@ def each(
     places: Sequence[Place],
     work: Callable[[Place], T],
     cut: Callable[[], None] = lambda: None,
+    keep: Callable[[Answer[T]], None] = lambda answer: None,
 ) -> list[Answer[T]]:
-    """``work(place)`` for each board in parallel; ``cut`` ends what is under way when somebody presses Ctrl-C."""
+    """``work(place)`` for each board in parallel; ``cut`` ends what is under way when somebody presses Ctrl-C.
+
+    ``keep`` gets each answer as soon as there is one, in the worker's thread; after Ctrl-C those of the boards that
+    were cut and of those that had not begun, too."""
+    stopped = threading.Event()
 
     def guarded(place: Place) -> Answer[T]:
         try:
-            return Answer(place, work(place))
-        except Interrupted:
-            raise
+            answer = Answer(place, work(place))
         except DeployError as error:
-            return Answer(place, None, error)
+            # A line that we cut ourselves is not the board's fault.
+            ours = stopped.is_set() and isinstance(error, LineLost)
+            answer = Answer(place, None, Interrupted(f"{place.name}: interrupted") if ours else error)
+        keep(answer)
+        return answer
 
     answers: dict[str, Answer[T]] = {}
     pool = ThreadPoolExecutor(max(1, min(invocation.config.engine.workers, len(places))), "board")
+    futures = {pool.submit(guarded, place): place for place in places}
     try:
-        for future in as_completed([pool.submit(guarded, place) for place in places]):
+        for future in as_completed(futures):
             answer = future.result()
             answers[answer.name] = answer
     except BaseException:
+        stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
         cut()
+        for place in (place for future, place in futures.items() if future.cancelled()):
+            keep(Answer(place, None, Interrupted(f"{place.name}: not begun: interrupted"), begun=False))
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return [answers[place.name] for place in places]
+
+
+class Records:
+    """What a verb that acts on boards keeps of each of them: lines of the run's journal, and a receipt at the end.
+
+    What is known of a board goes into its receipt whatever happens later: an answer, an error, Ctrl-C."""
+
+    def __init__(self, run: RunFolder, verb: str, boards: Sequence[str]) -> None:
+        self._run, self._verb = run, verb
+        self._known: dict[str, dict[str, Any]] = {name: {"began": time.time()} for name in boards}
+        run.show(Event("start", stage="rollout", data={"waves": [list(boards)]}))
+
+    def begin(self, board: str) -> None:
+        """Somebody turns to this board now."""
+        self._known[board]["began"] = time.time()
+        self._run.show(Event("start", stage=self._verb, board=board))
+
+    def know(self, board: str, **known: Any) -> None:
+        """Keep this for the receipt."""
+        self._known[board] |= known
+
+    def note(self, board: str, what: str, **data: Any) -> None:
+        """A line of the journal, on the disk before it returns: what is about to happen, or has happened."""
+        self._run.show(Event("log", what, stage="board", board=board, data=data))
+
+    def keep(self, board: str, content: Mapping[str, Any]) -> None:
+        """The end of one board's part: an outcome in the journal, and the receipt."""
+        told = {"board": board, **self._known[board], **content}
+        self._run.show(Event("outcome", stage=self._verb, board=board, data=told))
+        self._run.receipt(board, {"verb": self._verb, "by": local_holder(), **told, "ended": time.time()})
 
 
 def exit_code(failed: int, total: int) -> int:
@@ -229,16 +275,12 @@ def run_folder(invocation: Invocation) -> Iterator[RunFolder]:
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
     try:
         yield run
+        run.show(Event("summary"))
     except BaseException as error:
         run.show(Event("fail", f"{type(error).__name__}: {error}"))
         raise
     finally:
         run.close()
-
-
-def holder() -> str:
-    """Who we are, for locks and journals."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def run_program(
@@ -260,6 +302,20 @@ def run_program(
     )
 
 
+def cut_short(invocation: Invocation, boards: Collection[str]) -> tuple[dict[str, Any], list[str]]:
+    """A run that was killed while it changed some of ``boards``, as JSON and as lines for people; else nothing."""
+    story = journal.cut_short(paths.runs())
+    found = {name: board.text for name, board in story.boards.items() if name in boards} if story else {}
+    if story is None or not found:
+        return {}, []
+    groups: dict[str, list[str]] = {}
+    for name, text in found.items():
+        groups.setdefault(text, []).append(name)
+    lines = [f"! the run {story.run} ({story.verb}) was killed before its end; what its journal says:"]
+    lines += [f"  {named(names)}: {text}" for text, names in groups.items()]
+    return {"run": story.run, "verb": story.verb, "boards": found}, lines
+
+
 def relative(path: Path) -> str:
     """``path`` as short as it can be said."""
     try:
@@ -271,12 +327,13 @@ def relative(path: Path) -> str:
 __all__ = [
     "Answer",
     "Place",
+    "Records",
     "ask_boards",
     "confirm",
+    "cut_short",
     "each",
     "exit_code",
     "failures_text",
-    "holder",
     "named",
     "places_of",
     "relative",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 
 from stages import _registry
@@ -18,11 +19,12 @@ Revert = Callable[[BoardJob, Outcome, str, str], Outcome]
 
 @contextlib.contextmanager
 def engine_of(
-    invocation: Invocation, packages: Mapping[str, str], emit: Emit
+    invocation: Invocation, packages: Mapping[str, str], emit: Emit, stop: threading.Event
 ) -> Iterator[tuple[Deploy, Revert, int]]:
     """The two functions that touch boards, and how many boards at once they are good for.
 
-    ``packages``: a target's key → the digest of its artefact of the stage ``package``.
+    ``packages``: a target's key → the digest of its artefact of the stage ``package``. ``stop``: set by
+    the first Ctrl-C; boards that nobody has begun by then are left out.
     """
     stages, config = _registry.board_stages(), invocation.config
     if config.engine.name == "threads":
@@ -43,5 +45,6 @@ def engine_of(
         emit=emit,
         known_hosts=tuple(config.ssh.known_hosts),
         ssh_config=config.ssh.config,
+        stop=stop,
     ) as engine:
         yield engine.deploy, engine.revert, engine.width

@@ -14,9 +14,9 @@ from toolkit import preprocess
 from toolkit.artefacts.hashing import digest_file
 from toolkit.cann import atc
 from toolkit.cann.host import ConvertHost
+from toolkit.cann.model_file import check_model_file
 from toolkit.cann.tools import BANK_VARIABLE
 from toolkit.config.schema import Config
-from toolkit.errors import InputError
 from toolkit.learn.catalogue import check_format
 from toolkit.pipeline import Context
 
@@ -61,15 +61,16 @@ def tools(config: Config) -> Mapping[str, str]:
 
 def files(config: Config) -> Mapping[str, Path]:
     given = _given_om(config)
-    return {"model.from": given} if given else _atc_input.flag_files(config)
+    if not given:
+        return _atc_input.flag_files(config)
+    check_model_file("model.from", given, config.board.soc_version if config.board else "")
+    return {"model.from": given}
 
 
 def run(context: Context) -> Mapping[str, Any]:
     config = context.config
     given = _given_om(config)
     if given:
-        if given.stat().st_size == 0:
-            raise InputError(f"model.from: {given} is empty")
         shutil.copyfile(given, context.out / "model.om")
         return {"summary": f"{given.name}, as it is"}
     flags, sent = _atc_input.prepare(context)

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit import paths
+from toolkit.config.store import wrong_value
 from toolkit.errors import ConfigError, UsageError
 from toolkit.inventory import Board, load, select
 
@@ -320,6 +321,60 @@ def test_addresses_differ_in_more_than_case_and_the_default_port() -> None:
     assert len(problems("boards: {a: {host: Cam.example.com}, b: {host: cam.EXAMPLE.com, port: 22}}")) == 1
 
 
+def test_the_profiles_default_address_counts_too() -> None:
+    text = "boards:\n  a:\n  b: {port: 23}\n  c: {host: 192.168.1.2}\n  d: {jump: x}\n  e: {profile: 300i_pro}\n  f:\n"
+    write("fleet.yaml", text)
+    with pytest.raises(ConfigError) as caught:
+        load("fleet.yaml", [], PROFILES, "200dk", addresses={"200dk": "192.168.1.2"})
+    assert list(caught.value.problems) == [
+        "fleet.yaml:4: c has the address of a (line 2): 192.168.1.2:22",
+        "fleet.yaml:7: f has the address of a (line 2): 192.168.1.2:22, the default of profile 200dk",
+    ]
+    assert len(load("fleet.yaml", [], PROFILES, "200dk")) == 6, "simulated boards have addresses of their own"
+
+
+def test_what_holds_for_all_boards_of_a_call_is_no_boards_own() -> None:
+    """Whatever the form, wherever it stands; what each board may have of its own stays."""
+    everywhere = """
+        defaults: {overrides: {engine.workers: 3}}
+        groups: {g: {boards: [a], overrides: {store: {kind: shared}}}}
+        overrides: {a: {rollout.waves: [1], rollout: {keep_releases: 2}}}
+        boards: {a: {overrides: {simulate: true, rollout.break_lock: true, rollout: canary, sign.kind: none}}}
+        """.replace(" " * 8, "")
+    held = "holds for all boards of a call, not for one: type it on the command line"
+    keys = {2: ["engine.workers"], 3: ["store.kind"], 4: ["rollout.waves"], 5: ["simulate", "rollout", "sign.kind"]}
+    assert problems(everywhere) == [f"fleet.yaml:{n}: {key} {held}" for n, found in keys.items() for key in found]
+    ini = "[all]\nb deploy_overrides='{lock: x, infer.top_k: 2}'\n"
+    assert problems(ini, name="hosts.ini") == [f"hosts.ini:2: lock {held}"]
+
+
+def test_every_value_of_a_wrong_type_is_listed() -> None:
+    write(
+        "fleet.yaml",
+        """
+        defaults: {overrides: {infer.top_k: many, model.from: 3}}
+        boards:
+          a: {overrides: {infer: {top_k: [1], warmup: 2.5}, typo: 1}}
+          b: {overrides: {preprocess.mean: 7, board.cann: {version: 5.10}, simulat: true}}
+          c: {overrides: {infer.top_k: null, export.format: onxx, rollout.take_over: perhaps, infer.warmup: "3"}}
+        """,
+    )
+    with pytest.raises(ConfigError) as caught:
+        load("fleet.yaml", [], PROFILES, "200dk", wrong=wrong_value)
+    named = [":".join(problem.split(":")[:3]).replace("fleet.yaml:", "") for problem in caught.value.problems]
+    assert named == [
+        "2: infer.top_k",
+        "4: typo",
+        "4: infer.top_k",
+        "4: infer.warmup",
+        "5: simulat",
+        "5: preprocess.mean",
+        "6: infer.top_k",
+        "6: export.format",
+        "6: rollout.take_over",
+    ], caught.value.problems
+
+
 # ---------------------------------------------------------------------------- finding the file
 
 
@@ -361,9 +416,13 @@ def test_ten_thousand_boards(capsys: pytest.CaptureFixture[str]) -> None:
         for n in range(10_000)
     )
     begin = time.process_time()
-    found = boards(f"groups:\n  even: {{boards: ['cam-*[02468]']}}\nboards:\n{listed}")
+    text = f"groups:\n  even: {{boards: ['cam-*[02468]']}}\nboards:\n{listed}"
+    listed_boards = load(write("fleet.yaml", text), [], PROFILES, wrong=wrong_value, addresses={"200dk": "192.0.2.1"})
+    seconds = time.process_time() - begin
     with capsys.disabled():
-        print(f" [10,000 boards in {time.process_time() - begin:.2f} s of CPU]", end="")
+        print(f" [10,000 boards in {seconds:.2f} s of CPU]", end="")
+    assert seconds < 2
+    found = {board.name: board for board in listed_boards}
     assert len(found) == 10_000
     assert found["cam-09999"].place == "fleet.yaml:10003"
     assert sum("even" in board.labels for board in found.values()) == 5_000

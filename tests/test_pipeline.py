@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,36 @@ def test_events_frame_each_stage(tmp_path: Path) -> None:
     events.clear()
     build(kitchen(), CONFIG, Store(tmp_path), ["b"], emit=events.append)
     assert [event.kind for event in events] == ["skip", "skip"]
+
+
+def test_two_at_once_make_it_once_and_the_second_says_that_it_waits(tmp_path: Path) -> None:
+    stage = Cook("a", ())
+    begun, go_on = threading.Event(), threading.Event()
+    store, told = Store(tmp_path), threading.Event()
+    work = stage.run
+
+    def slow(context: Context) -> Mapping[str, Any]:
+        begun.set()
+        assert go_on.wait(30)
+        return work(context)
+
+    stage.run = slow  # type: ignore[method-assign]
+
+    def emit(event: Event) -> None:
+        if event.kind == "warning":
+            assert "waiting" in event.text
+            told.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(build, {"a": stage}, CONFIG, store, ["a"])
+        assert begun.wait(30)
+        second = pool.submit(build, {"a": stage}, CONFIG, Store(tmp_path), ["a"], emit=emit)
+        try:
+            assert told.wait(30)
+        finally:
+            go_on.set()
+        assert first.result()["a"].digest == second.result()["a"].digest
+    assert stage.ran == 1
 
 
 def test_explanations_name_the_setting() -> None:

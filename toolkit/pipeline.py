@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -190,7 +191,8 @@ def _build(
         inputs = {need: made[need] for need in stage.needs(config)}
         parts = fingerprint_parts(stage, config, {need: item.digest for need, item in inputs.items()})
         fingerprint = digest_data(parts)
-        with store.lock(name, fingerprint):
+        busy = Event("warning", "another deploy in this folder makes this: waiting for it", stage=name)
+        with store.lock(name, fingerprint, partial(emit, busy)):
             artefact = store.find(name, fingerprint)
             if artefact is not None:
                 told = {"notes": dict(artefact.notes), "artefact": artefact.digest}

@@ -20,6 +20,7 @@ from typing import Any
 from stages._boards import (
     Answer,
     Place,
+    Records,
     ask_boards,
     exit_code,
     failures_text,
@@ -33,7 +34,6 @@ from toolkit.errors import BoardRefused
 from toolkit.fleet import program
 from toolkit.fleet.journal import RunFolder
 from toolkit.remote.agent import BoardAgent
-from toolkit.ui.events import Event
 from toolkit.ui.tables import table
 
 HELP = "latency, throughput and memory of what is deployed, on the boards"
@@ -52,15 +52,13 @@ class Measured:
 
 def run(invocation: Invocation) -> int:
     with places_of(invocation) as places, run_folder(invocation) as run:
+        records = Records(run, "bench", [place.name for place in places])
 
         def work(place: Place, agent: BoardAgent) -> Measured:
+            records.begin(place.name)
             return measure(place, agent, run)
 
-        answers = ask_boards(invocation, places, work)
-        for answer in answers:
-            content = _json(answer)
-            run.show(Event("outcome", stage="bench", board=answer.name, data=content))
-            run.receipt(answer.name, content)
+        answers = ask_boards(invocation, places, work, keep=lambda answer: records.keep(answer.name, _json(answer)))
     failed = sum(item.error is not None for item in answers)
     invocation.renderer.data({"boards": [_json(item) for item in answers], "run": run.id}, _text(answers, run))
     return exit_code(failed, len(answers))

@@ -158,7 +158,7 @@ def _words(place: Place, agent: BoardAgent) -> Words:
     if not probe:
         raise CommandFailed(
             f"{place.name}: the board's own examination did not end well", host=place.name,
-            hint="deploy doctor --debug",
+            hint=place.address.command("doctor", "--debug"),
         )  # fmt: skip
     return Words(found.facts, probe, here, found.environment, found.current)
 
@@ -331,7 +331,7 @@ def _ssh(invocation: Invocation) -> Iterator[Finding]:
     known = Path.home() / ".ssh" / "known_hosts"
     entries = len(known.read_text(errors="replace").splitlines()) if known.exists() else 0
     yield Finding("known hosts", "ok" if entries else "note", f"{entries} entries in ~/.ssh/known_hosts",
-                  "" if entries else "deploy trust reads boards' keys and pins them")  # fmt: skip
+                  "" if entries else "deploy's verb trust reads boards' keys and pins them")  # fmt: skip
 
 
 def _boards(invocation: Invocation) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from typing import Any
 from stages._boards import (
     Answer,
     Place,
+    Records,
     ask_boards,
     exit_code,
     failures_text,
@@ -60,15 +61,16 @@ def run(invocation: Invocation) -> int:
     files = {path.name: path for path in pictures.check_picture_folder(Path(given).expanduser())}
     with places_of(invocation) as places, run_folder(invocation) as run:
         emit = _both(invocation, run)
+        records = Records(run, "infer", [place.name for place in places])
 
         def work(place: Place, agent: BoardAgent) -> Inferred:
+            records.begin(place.name)
             return infer(place, agent, files, run, emit)
 
-        answers = ask_boards(invocation, places, work, emit)
-        for answer in answers:
-            content = _json(answer, run)
-            run.show(Event("outcome", stage="infer", board=answer.name, data=content))
-            run.receipt(answer.name, content)
+        def keep(answer: Answer[Inferred]) -> None:
+            records.keep(answer.name, _json(answer, run))
+
+        answers = ask_boards(invocation, places, work, emit, keep)
     invocation.renderer.close()
     failed = sum(item.error is not None for item in answers)
     invocation.renderer.data({"boards": [_json(item, run) for item in answers], "run": run.id}, _text(answers, run))

@@ -6,6 +6,9 @@
 release= takes the beginning of an id; deploy status shows ids. The board keeps its last releases, so nothing is
 sent. Goes on past boards that fail, and names them. More than one board that was not named is asked about first.
 
+A board that was put back already, by this verb, by a rollout or by itself, stays where it is: said twice, it does not
+go forward again to what it was taken back from (docs/adr/0008). release=ID names that one, or an older one.
+
 Exits with 4 when some boards could not be put back, 5 when none could.
 """
 
@@ -16,18 +19,18 @@ from dataclasses import asdict, dataclass
 from stages._boards import (
     Answer,
     Place,
+    Records,
     ask_boards,
     confirm,
     exit_code,
     failures_text,
-    holder,
+    named,
     places_of,
     run_folder,
 )
 from stages._invocation import Invocation
 from toolkit.errors import BoardRefused
-from toolkit.remote.agent import BoardAgent, Inspection
-from toolkit.ui.events import Event
+from toolkit.remote.agent import BoardAgent, Inspection, local_holder
 from toolkit.ui.tables import table
 
 HELP = "each board back to its previous release, or to release=ID"
@@ -35,38 +38,56 @@ HELP = "each board back to its previous release, or to release=ID"
 
 @dataclass(frozen=True)
 class Rolled:
-    """What a board ran before and runs now."""
+    """What a board ran before and runs now. note: why nothing was done."""
 
     board: str
     status: str
     former: str
     release: str
+    note: str = ""
 
 
 def run(invocation: Invocation) -> int:
     wanted = (invocation.config.release or "").lower()
     with places_of(invocation) as places:
         confirm(invocation, places, "roll back")
-
-        def back(place: Place, agent: BoardAgent) -> Rolled:
-            config = place.target.config
-            found = agent.inspect(place.target.profile.root, config.app.name)
-            goal = choose(place.name, found, wanted)
-            if goal == found.current and found.pending is None:
-                return Rolled(place.name, "unchanged", found.current, found.current)
-            agent.lock(holder(), break_lock=config.rollout.break_lock)
-            return Rolled(place.name, "reverted", found.current, agent.revert(goal))
-
         with run_folder(invocation) as run:
-            answers = ask_boards(invocation, places, back)
-            for answer in answers:
-                content = asdict(answer.value) if answer.value else {"board": answer.name, **answer.failure()}
-                run.show(Event("outcome", stage="rollback", board=answer.name, data=content))
-                run.receipt(answer.name, content)
+            records = Records(run, "rollback", [place.name for place in places])
+
+            def back(place: Place, agent: BoardAgent) -> Rolled:
+                return roll_back(place, agent, wanted, records)
+
+            def keep(answer: Answer[Rolled]) -> None:
+                rolled = answer.value
+                told = {"status": rolled.status, "release": rolled.release, "message": rolled.note} if rolled else {}
+                records.keep(answer.name, told or answer.failure())
+
+            answers = ask_boards(invocation, places, back, keep=keep)
     failed = sum(answer.error is not None for answer in answers)
     boards = [asdict(item.value) if item.value else {"board": item.name, **item.failure()} for item in answers]
     invocation.renderer.data({"boards": boards, "run": run.id}, _text(answers))
     return exit_code(failed, len(answers))
+
+
+def roll_back(place: Place, agent: BoardAgent, wanted: str, records: Records) -> Rolled:
+    """One board back. ``wanted``: the beginning of a release's id; "" = the previous one."""
+    records.begin(place.name)
+    config = place.target.config
+    found = agent.inspect(place.target.profile.root, config.app.name)
+    records.know(place.name, previous=found.current)
+    if not wanted and found.reverted and not found.pending:
+        now = found.current[:12] or "nothing, as before its first release"
+        note = f"already rolled back from {found.reverted[:12]}: it runs {now}"
+        return Rolled(place.name, "unchanged", found.current, found.current, note)
+    goal = choose(place.name, found, wanted)
+    if goal == found.current and found.pending is None:
+        return Rolled(place.name, "unchanged", found.current, found.current)
+    agent.lock(local_holder(), break_lock=config.rollout.break_lock)
+    # In the journal before it is asked for: whoever reads it after a kill knows that it may have happened.
+    records.note(place.name, "reverting", release=found.current, previous=goal)
+    now = agent.revert(goal or "none")
+    records.note(place.name, "reverted", release=now)
+    return Rolled(place.name, "reverted", found.current, now)
 
 
 def choose(board: str, found: Inspection, wanted: str) -> str:
@@ -78,14 +99,16 @@ def choose(board: str, found: Inspection, wanted: str) -> str:
     def refused(text: str, hint: str) -> BoardRefused:
         return BoardRefused(f"{board}: {text}", cause="no-release", host=board, hint=hint)
 
+    there = ", ".join(name[:12] for name in found.releases) or "none"
     if not wanted:
         # A switch that nobody confirmed is taken back to what was there before it.
-        goal = str(found.pending.get("former", "")) if found.pending else found.previous
+        if found.pending:
+            return str(found.pending.get("former", ""))
+        goal = found.previous
         if not goal:
-            raise refused("there is no previous release to go back to", "deploy status shows what is there")
+            raise refused("there is no previous release to go back to", f"it has {there}: name one with release=")
         return goal
     fits = [name for name in found.releases if name.startswith(wanted)]
-    there = ", ".join(name[:12] for name in found.releases) or "none"
     if not fits:
         raise refused(f"no release on it begins with {wanted}", f"it has {there}")
     if len(fits) > 1:
@@ -103,6 +126,9 @@ def _text(answers: list[Answer[Rolled]]) -> str:
             rows.append([answer.name, rolled.status, rolled.former[:12] or "–", rolled.release[:12] or "–"])
     done = sum(answer.value is not None for answer in answers)
     lines = [table(["board", "outcome", "ran", "runs"], rows), *failures_text(answers)]
+    for note in dict.fromkeys(answer.value.note for answer in answers if answer.value and answer.value.note):
+        names = [answer.name for answer in answers if answer.value and answer.value.note == note]
+        lines.append(f"{named(names)}: {note}; release=ID goes elsewhere")
     if len(answers) > 1:
         lines.append(f"{done} of {len(answers)} boards run what was asked for")
     return "\n".join(lines)

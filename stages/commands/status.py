@@ -5,7 +5,8 @@
 
 One connection and one request a board; nothing is changed. A board is healthy when it runs a release of this program
 that proved itself there, and nothing about it is as nobody left it: environment, files, a switch that was never
-confirmed. "behind" means that the settings here would give it another release.
+confirmed. "behind" means that the settings here would give it another release. After a rollout or a rollback
+from this folder that was killed, what its journal says of each board is told too.
 
 Exits with 4 when some boards cannot be reached, 5 when none can.
 """
@@ -19,7 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stages import _registry
-from stages._boards import Answer, Place, ask_boards, exit_code, failures_text, places_of
+from stages._boards import Answer, Place, ask_boards, cut_short, exit_code, failures_text, places_of
 from stages._fleet import Target
 from stages._invocation import Invocation
 from stages._locking import open_store
@@ -83,7 +84,8 @@ def run(invocation: Invocation) -> int:
         {"status": "ok", **asdict(answer.value)} if answer.value else {"board": answer.name, **answer.failure()}
         for answer in answers
     ]
-    invocation.renderer.data({"boards": boards}, _text(answers))
+    killed, lines = cut_short(invocation, [answer.name for answer in answers])
+    invocation.renderer.data({"boards": boards, "cut_short": killed or None}, "\n".join([_text(answers), *lines]))
     return exit_code(failed, len(answers))
 
 
@@ -98,10 +100,11 @@ def judge(board: str, app: str, found: Inspection, wished: Release | None) -> St
     if found.current and found.environment in ("differs", "absent"):
         how = "is another" if found.environment == "differs" else "is not set"
         drifted.append(f"the environment in ~/.bashrc {how}")
-    if wished is not None and found.current == wished.id and found.missing:
-        paths_of = {file.sha256: file.path for file in wished.files}
-        names = sorted(paths_of[sha] for sha in found.missing)
-        drifted.append(f"{len(names)} files are missing or cut short, such as {names[0]}")
+    torn = set(found.broken)
+    if wished is not None and found.current == wished.id:
+        torn |= {file.path for file in wished.files if file.sha256 in found.missing}
+    if torn and not found.foreign:
+        drifted.append(f"{len(torn)} files are missing or cut short, such as {min(torn)}")
     last = found.last_run or {}
     return Status(
         board=board,
@@ -131,7 +134,7 @@ def _since(found: Inspection) -> float | None:
                 times.append(float(entry["time"]))
         except (ValueError, KeyError, TypeError):
             continue  # cut by a crash, or not ours
-    if times and times[-1] > SET_CLOCK:
+    if times and SET_CLOCK < times[-1] < 1e11:  # more is no date
         return times[-1]
     told = (found.last_run or {}).get("time")
     return float(told) if isinstance(told, int | float) else None
@@ -158,6 +161,6 @@ def _text(answers: list[Answer[Status]]) -> str:
             rows.append([answer.name, status.release[:12] or "–", since, status.by, status.state])
     good = sum(answer.value is not None and answer.value.healthy for answer in answers)
     lines = [table(["board", "release", "since", "by", "state"], rows), *failures_text(answers)]
-    if len(answers) > 1:
-        lines.append(f"{good} of {len(answers)} boards healthy")
+    apps = dict.fromkeys(answer.place.target.config.app.name for answer in answers)
+    lines.append(f"{', '.join(apps)}: {good} of {len(answers)} boards healthy")
     return "\n".join(lines)

@@ -24,6 +24,7 @@ from typing import Any
 from stages._boards import (
     Answer,
     Place,
+    Records,
     ask_boards,
     exit_code,
     failures_text,
@@ -39,7 +40,6 @@ from toolkit.fleet import program, receipts
 from toolkit.fleet.agreement import compare, latency, read_results
 from toolkit.fleet.journal import RunFolder
 from toolkit.remote.agent import BoardAgent
-from toolkit.ui.events import Event
 from toolkit.ui.tables import table
 
 HELP = "re-hash what is on the boards and run the golden pictures again"
@@ -79,10 +79,12 @@ class Verified:
         """What to do, for people."""
         if self.foreign:
             return "move it away on the board, or set board.root"
-        if self.damaged or self.missing:
+        if self.missing and not self.damaged:
+            return "deploy puts back what is missing"
+        if self.damaged:
             return f"on the board rm -r {self.folder}/blobs, then deploy: all of it is sent again, and checked"
         if self.problems:
-            return "deploy rollback, or compare with doctor: driver, CANN and chip as they were?"
+            return "put it back with rollback, or compare with doctor: driver, CANN and chip as they were?"
         return "deploy writes the environment again" if self.environment != "same" else ""
 
     @property
@@ -107,14 +109,13 @@ def run(invocation: Invocation) -> int:
         return verify_receipts(invocation)
     with places_of(invocation) as places, run_folder(invocation) as run:
 
+        records = Records(run, "verify", [place.name for place in places])
+
         def check(place: Place, agent: BoardAgent) -> Verified:
+            records.begin(place.name)
             return verify_board(place, agent, run)
 
-        answers = ask_boards(invocation, places, check)
-        for answer in answers:
-            content = _json(answer)
-            run.show(Event("outcome", stage="verify", board=answer.name, data=content))
-            run.receipt(answer.name, content)
+        answers = ask_boards(invocation, places, check, keep=lambda answer: records.keep(answer.name, _json(answer)))
     invocation.renderer.data({"boards": [_json(item) for item in answers], "run": run.id}, _text(answers, run))
     found = {item.value.status for item in answers if item.value is not None}
     if "disagrees" in found:
@@ -126,10 +127,14 @@ def run(invocation: Invocation) -> int:
 
 def verify_receipts(invocation: Invocation) -> int:
     """Was a receipt in this folder removed or edited?"""
-    problems = receipts.check(paths.base())
-    lines = [f"✗ {problem}" for problem in problems] or ["every receipt is there, as it was written"]
+    problems, count = receipts.check(paths.base()), receipts.count(paths.base())
+    lines = [f"✗ {problem}" for problem in problems]
+    if not lines and count:
+        lines = [f"{count} receipts: every one is there, as it was written"]
+    elif not lines:
+        lines = [f"there are no receipts in {relative(paths.home() / 'receipts')}: nothing was done from here yet"]
     found = [{"board": item.board, "problem": item.text} for item in problems]
-    invocation.renderer.data({"receipts": found}, "\n".join(lines))
+    invocation.renderer.data({"receipts": found, "count": count}, "\n".join(lines))
     return PlanError.exit_code if problems else 0
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stages import _registry
-from stages.__main__ import _quoted, _with_plus
+from stages.__main__ import _flags_first, _quoted, _told, _with_plus
+from tests.e2e.conftest import Deploy
+from toolkit import paths
 
 
 @pytest.mark.parametrize(
@@ -88,3 +92,59 @@ def test_lists_and_sweeps_of_atcs_flags_stay_what_they_are() -> None:
 )
 def test_what_people_type_becomes_what_hydra_takes(typed: str, meant: str) -> None:
     assert _with_plus(typed) == meant
+
+
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        ("status out=x", "out=x: deploy status does not take it, deploy plan and deploy init do"),
+        ("+board=sim out=x", "out=x: deploy apply does not take it, deploy plan and deploy init do"),
+        ("status plan=x", "plan=x: deploy status does not take it, deploy apply does"),
+        ("train plan=x", "plan=x: deploy train does not take it, deploy apply does"),
+        ("status release=1a", "release=1a: deploy status does not take it, deploy rollback does"),
+        ("apply replace=true", "replace=true: deploy apply does not take it, deploy trust does"),
+        ("bench run=x", "run=x: deploy bench does not take it, deploy report does"),
+        ("plan --until-done", "--until-done: deploy plan does not take it, deploy apply does"),
+        ("apply --detailed-exitcode", "--detailed-exitcode: deploy apply does not take it, deploy plan does"),
+        ("rollback --receipts", "--receipts: deploy rollback does not take it, deploy verify does"),
+        ("verify --attach", "--attach: deploy verify does not take it, deploy apply and stages that build do"),
+        ("plan +board=sim --yess", "--yess: there is no such flag; did you mean --yes?"),
+        ("plan +board=sim --config-dri x", "--config-dri: there is no such flag; did you mean --config-dir?"),
+        ("--cfg jobs", "--cfg: job | hydra | all"),
+        ("+board=sim --config-dir", "--config-dir: a value is missing"),
+    ],
+)
+def test_what_a_verb_does_not_take_is_refused(deploy: Deploy, typed: str, text: str) -> None:
+    done = deploy(*typed.split())
+    assert (done.code, [event["text"] for event in done.events]) == (2, [text])
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("+board=sim --cfg job x=1 -p train", "--cfg job -p train +board=sim x=1"),
+        ("train --cfg=job a=1", "--cfg job train a=1"),
+        ("a=1,2 -m train", "-m a=1,2 train"),
+        ("--info +board=sim", "--info all +board=sim"),
+        ("--info defaults +board=sim", "--info defaults +board=sim"),
+        ("x=-1", "x=-1"),
+    ],
+)
+def test_hydras_flags_may_stand_anywhere(typed: str, meant: str) -> None:
+    assert _flags_first(typed.split()) == meant.split()
+
+
+def test_version(deploy: Deploy) -> None:
+    number = re.search('^version = "(.+)"', (paths.CONF.parent / "pyproject.toml").read_text(), re.MULTILINE)
+    assert number is not None
+    done = deploy("--version", json_lines=False)
+    assert (done.code, done.out) == (0, f"ascend-deploy {number[1]}\n")
+
+
+def test_a_disk_that_is_full_is_no_defect() -> None:
+    with open("/dev/full", "wb", buffering=0) as file, pytest.raises(OSError, match="No space") as caught:
+        file.write(b"x")
+    assert caught.value.filename is None, "as write() says it"
+    told = _told(caught.value)
+    assert told.exit_code == 2
+    assert "No space left on device" in str(told)

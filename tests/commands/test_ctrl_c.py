@@ -1,7 +1,8 @@
-"""Ctrl-C while boards are asked: it ends with 130, soon, and leaves no process behind."""
+"""Ctrl-C while boards are asked: it ends with 130, soon, leaves no process behind, and a record of each board."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,9 +11,10 @@ import time
 
 import pytest
 
-from tests.commands.conftest import Fleet
+from tests.commands.conftest import BOARDS, Fleet
 from tests.e2e.conftest import environment
 from tests.e2e.test_interruptions import processes_of
+from toolkit.fleet.receipts import check
 
 
 @pytest.mark.e2e
@@ -34,3 +36,13 @@ def test_bench_in_the_middle(own_fleet: Fleet) -> None:
     assert process.returncode == 130, out + err
     assert "Traceback" not in out + err
     assert processes_of(own_fleet.home) == []
+
+    run = max((own_fleet.home / "runs").iterdir())
+    receipts = {path.stem: json.loads(path.read_text()) for path in (run / "receipts").iterdir()}
+    assert set(receipts) == set(BOARDS)
+    assert {(item["verb"], item["cause"]) for item in receipts.values()} == {("bench", "interrupted")}
+    assert receipts["sim-1"]["message"] == "sim-1: interrupted", "the board is not blamed"
+    assert all("@" in item["by"] and item["began"] <= item["ended"] for item in receipts.values())
+    outcomes = [line for line in (run / "journal.jsonl").read_text().splitlines() if '"outcome"' in line]
+    assert len(outcomes) == 3
+    assert check(own_fleet.home) == []

@@ -6,12 +6,20 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.commands.conftest import Fleet, run
+from toolkit.fleet.journal import read_journal
+from toolkit.fleet.receipts import check
 
 NEW = "app.labels=[a,b,c,d,e,f,g,h,i,j]"
+
+
+def receipt(fleet: Fleet, run: str, board: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((fleet.home / "runs" / run / "receipts" / f"{board}.json").read_text())
+    return found
 
 
 @pytest.mark.e2e
@@ -31,8 +39,31 @@ def test_there_and_back_again(own_fleet: Fleet) -> None:
         assert os.readlink(own_fleet.app(name) / "current") == f"releases/{old}"
         assert os.readlink(own_fleet.app(name) / "previous") == f"releases/{new}"
     assert (found["sim-3"]["status"], found["sim-3"]["cause"]) == ("failed", "no-release")
-    receipts = own_fleet.home / "runs" / result["run"] / "receipts"
-    assert json.loads((receipts / "sim-1.json").read_text())["release"] == old
+    kept = {name: receipt(own_fleet, result["run"], name) for name in found}
+    for name in ("sim-1", "sim-2"):
+        assert (kept[name]["verb"], kept[name]["status"], kept[name]["release"]) == ("rollback", "reverted", old)
+        assert kept[name]["previous"] == new, "what it ran before"
+        assert "@" in kept[name]["by"]
+        assert kept[name]["began"] <= kept[name]["ended"]
+        assert len(kept[name]["former"]) == 64, "the receipt before it in the chain"
+    assert (kept["sim-3"]["status"], kept["sim-3"]["cause"]) == ("failed", "no-release")
+
+    # Said again, it does not go forward to what it was taken back from.
+    inventory = own_fleet.inventory({"sim-2": {"board.faults.refuse_connections": True}})
+    again = own_fleet.deploy("rollback", inventory, "hosts=sim-1,sim-2", "simulate=true", "app=digits")
+    assert again.code == 4, again.out + again.err
+    (result,) = again.of("result")
+    one, two = result["boards"]
+    assert (one["status"], one["release"]) == ("unchanged", old)
+    assert one["note"].startswith(f"already rolled back from {new[:12]}")
+    assert os.readlink(own_fleet.app("sim-1") / "current") == f"releases/{old}"
+    assert receipt(own_fleet, result["run"], "sim-2")["cause"] == two["cause"] == "refused"
+    story = read_journal(own_fleet.home / "runs" / result["run"])
+    assert {name: board.outcome and board.outcome["status"] for name, board in story.boards.items()} == {
+        "sim-1": "unchanged",
+        "sim-2": "unreachable",
+    }
+    assert check(own_fleet.home) == []
 
     # By the beginning of its id; a board that runs it already is left alone.
     inventory = own_fleet.inventory()

@@ -33,12 +33,28 @@ def test_as_a_table(fleet: Fleet) -> None:
     assert head.split() == ["board", "release", "since", "by", "state"]
     assert [row.split()[0] for row in rows[:3]] == list(BOARDS)
     assert all(row.endswith("healthy") for row in rows[:3]), "that release is not built here: nothing to compare with"
-    assert rows[3] == "3 of 3 boards healthy"
+    assert rows[3] == "digits: 3 of 3 boards healthy"
 
 
 @pytest.mark.e2e
 def test_what_drifted_is_named_and_who_does_not_answer(own_fleet: Fleet) -> None:
     one, two = own_fleet.disk("sim-1"), own_fleet.app("sim-2")
+    (one / ".bashrc").write_text((one / ".bashrc").read_text().replace("acllib", "acllob"))
+    blob = next(path for path in (two / "blobs").iterdir() if path.stat().st_size > 100_000)
+    blob.unlink()
+    # Its blob is whole: only the release's own name for it is gone. Sent is nothing, repaired it is.
+    (one / "HIAI_PROJECTS/digits/current/labels.txt").unlink()
+    (own_fleet.app("sim-3") / "current" / "manifest.json").unlink()
+    found = own_fleet.ask("status", "+board=sim", "app.labels=[k,l,m,n,o,p,q,r,s,t]")
+    assert found["sim-1"]["drifted"][1] == "1 files are missing or cut short, such as labels.txt"
+    assert "points to a release that is not there" in found["sim-3"]["drifted"][0]
+    mended = own_fleet.deploy("+board=sim")
+    assert mended.code == 0, mended.out + mended.err
+    assert {board["status"] for board in mended.boards.values()} == {"ok"}
+    assert {name: item["drifted"] for name, item in own_fleet.ask("status", "+board=sim").items()} == {
+        name: [] for name in BOARDS
+    }
+
     (one / ".bashrc").write_text((one / ".bashrc").read_text().replace("acllib", "acllob"))
     blob = next(path for path in (two / "blobs").iterdir() if path.stat().st_size > 100_000)
     blob.unlink()
@@ -66,3 +82,10 @@ def test_nobody_answers(own_fleet: Fleet) -> None:
     assert done.code == 5
     assert "✗ sim-1, sim-2, sim-3: " in done.out, "what is wrong with all is said once"
     assert os.stat(own_fleet.app("sim-1") / "current", follow_symlinks=False).st_mtime_ns == before
+
+    # Nor is anything built for them; and each has its own end and its receipt.
+    built = own_fleet.deploy("+board=sim", "data.seed=7", "board.faults.refuse_connections=true")
+    assert (built.code, built.ran) == (5, [])
+    assert {name: board["cause"] for name, board in built.boards.items()} == dict.fromkeys(BOARDS, "refused")
+    run = max((own_fleet.home / "runs").iterdir())
+    assert {path.stem for path in (run / "receipts").iterdir()} == set(BOARDS)

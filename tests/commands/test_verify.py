@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import BOARDS, Fleet
+from tests.commands.conftest import BOARDS, Fleet, run
 
 
 @pytest.mark.e2e
@@ -49,3 +50,16 @@ def test_damaged_files_are_named_and_come_back(own_fleet: Fleet) -> None:
         shutil.rmtree(own_fleet.app(name) / "blobs")
     assert own_fleet.deploy("+board=sim").code == 0
     assert {item["status"] for item in own_fleet.ask("verify", "+board=sim").values()} == {"ok"}
+
+
+@pytest.mark.e2e
+def test_receipts_here_and_none_at_all(own_fleet: Fleet, tmp_path: Path) -> None:
+    sound = own_fleet.deploy("verify", "--receipts", json_lines=False)
+    assert (sound.code, sound.out) == (0, "3 receipts: every one is there, as it was written\n")
+    shutil.rmtree(own_fleet.home / "runs")
+    (own_fleet.home / ".deploy/receipts/sim-2.jsonl").unlink()
+    removed = own_fleet.deploy("verify", "--receipts", json_lines=False)
+    assert (removed.code, removed.out) == (7, "✗ sim-2: there are 0 receipts, and there were 1\n")
+    nothing = run(tmp_path, "verify", "--receipts", json_lines=False)
+    assert nothing.code == 0
+    assert nothing.out.startswith("there are no receipts in ")

@@ -57,6 +57,25 @@ def test_one_line_and_exit_code_2(deploy: Deploy, tmp_path: Path, arguments: lis
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("cut.onnx", b"\x08\x07\x12\x04", "is no ONNX model, or cut short"),
+        ("none.om", b"PK" * 200, "is no om"),
+        ("empty.onnx", b"", "is empty"),
+    ],
+)
+def test_a_broken_model_is_said_before_anything_runs(
+    deploy: Deploy, tmp_path: Path, name: str, content: bytes, text: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    refused = deploy("+board=sim", f"model.from={tmp_path / name}", json_lines=False)
+    assert refused.code == 2, refused.out
+    assert refused.err.startswith(f"error: model.from: {tmp_path / name} {text}")
+    assert not refused.out
+
+
+@pytest.mark.e2e
 def test_a_place_where_nothing_can_be_written(deploy: Deploy, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = deploy("train", "app=digits", "train.epochs=1", json_lines=False, DEPLOY_HOME=str(tmp_path / "file"))

@@ -7,18 +7,26 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
+from distributed import SpecCluster
 
 from toolkit.artefacts.hashing import digest_folder, walk_files
 from toolkit.artefacts.manifest import Release
 from toolkit.artefacts.shared import SharedStore
 from toolkit.config.schema import EngineSettings, RolloutSettings, StoreSettings, VerifySettings
 from toolkit.errors import ConfigError
+from toolkit.fleet import dask_engine
+from toolkit.fleet.dask_cluster import QuietScheduler
 from toolkit.fleet.dask_engine import DaskEngine, Order
 from toolkit.fleet.job import BoardJob, Session
 from toolkit.fleet.rollout import Hands, roll_out
@@ -108,16 +116,16 @@ def _job(folder: Path, place: object, release: Release) -> BoardJob:
     )
 
 
-def _log(folder: Path, board: str) -> list[str]:
-    path = folder / "sim" / board / "home" / "PROJECTS" / "app" / "log"
+def _log(folder: Path, board: str, app: str = "app") -> list[str]:
+    path = folder / "sim" / board / "home" / "PROJECTS" / app / "log"
     with contextlib.suppress(FileNotFoundError):
         return path.read_text().splitlines()
     return []
 
 
-def _at_work(folder: Path, board: str) -> bool:
+def _at_work(folder: Path, board: str, app: str = "app") -> bool:
     """Does the program run on the board?"""
-    path = folder / "sim" / board / "home" / "PROJECTS" / "app" / "log.pid"
+    path = folder / "sim" / board / "home" / "PROJECTS" / app / "log.pid"
     with contextlib.suppress(FileNotFoundError, ValueError):
         return Path(f"/proc/{int(path.read_text())}").exists()
     return False
@@ -182,6 +190,122 @@ def test_a_killed_worker_loses_no_board_and_none_is_done_twice_at_once(
     shown = [event.board for event in events if event.kind == "outcome"]
     assert sorted(shown) == sorted(job.board for job in jobs), "one outcome a board"
     assert {event.board for event in events if event.kind == "start" and event.stage == "put"} == set(shown)
+
+
+def told() -> bool:
+    """Does this worker know that no further board may begin?"""
+    return bool(dask_engine._ended)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c(fleet: tuple[Path, list[BoardJob], str], times: int) -> None:
+    """Once: what runs finishes, nothing else begins. Twice: the lines are cut. A terminal's Ctrl-C reaches the
+    workers, too, and must not end them. Afterwards no process is left."""
+    folder, jobs, digest = fleet
+    app, go, events = f"ctrl-c-{times}", folder / f"go-{times}", []
+    jobs = [replace(job, app=app, out=folder / app / job.board, labels={"go": str(go)}) for job in jobs]
+    stop, interrupted = threading.Event(), threading.Event()
+    with DaskEngine(
+        EngineSettings("dask", workers=2, threads=1),
+        [("put", put_on)],
+        StoreSettings("shared", str(folder / "shared")),
+        here=folder / "nobody-shares-this",
+        package=lambda job: digest,
+        emit=ignore,
+        stop=stop,
+    ) as engine:
+        workers = list(engine.client.run(os.getpid).values())
+        info = engine.client.scheduler_info(n_workers=-1)
+        assert [info["services"], *(worker["services"] for worker in info["workers"].values())] == [{}] * 3
+        listening = [place.laddr.ip for place in psutil.Process().net_connections("tcp") if place.status == "LISTEN"]
+        assert set(listening) == {"127.0.0.1"}
+
+        def press() -> None:
+            end = time.monotonic() + 60
+            while sum(_at_work(folder, job.board, app) for job in jobs) < 2 and time.monotonic() < end:
+                time.sleep(0.02)
+            for number in range(times):
+                while stop.is_set() < bool(number) and time.monotonic() < end:
+                    time.sleep(0.02)
+                for pid in (os.getpid(), *workers):
+                    os.kill(pid, signal.SIGINT)
+            interrupted.set()
+            if times == 1:
+                while set(engine.client.run(told).values()) != {True} and time.monotonic() < end:
+                    time.sleep(0.02)
+                go.touch()
+
+        pressing = threading.Thread(target=press)
+        pressing.start()
+        # As many at a time as there are boards: some wait at the workers, and must not begin either.
+        outcomes, _ = roll_out(
+            jobs,
+            RolloutSettings(),
+            Hands(engine.deploy, engine.revert),
+            workers=4,
+            emit=events.append,
+            stop=stop,
+        )
+        pressing.join()
+        assert list(engine.client.run(os.getpid).values()) == workers, "Ctrl-C is not for them"
+    assert interrupted.is_set()
+    begun = [job.board for job in jobs if _log(folder, job.board, app)]
+    found = {outcome.board: (outcome.status, outcome.cause) for outcome in outcomes}
+    ended = ("ok", "") if times == 1 else ("failed", "closed")
+    assert len(begun) == 2
+    assert found == {job.board: ended if job.board in begun else ("skipped", "interrupted") for job in jobs}
+    assert not [job.board for job in jobs if _at_work(folder, job.board, app)]
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_cluster_that_loses_its_last_worker_is_not_waited_for_for_ever(
+    fleet: tuple[Path, list[BoardJob], str],
+) -> None:
+    folder, jobs, digest = fleet
+    jobs = [replace(job, app="alone", labels={"go": str(folder / "never")}) for job in jobs[:2]]
+    with SpecCluster(
+        scheduler={"cls": QuietScheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}, workers={}
+    ) as cluster:
+        settings = EngineSettings("dask", address=cluster.scheduler_address)
+        engine = DaskEngine(
+            settings,
+            [("put", put_on)],
+            StoreSettings("shared", str(folder / "shared")),
+            here=folder / "nobody-shares-this",
+            package=lambda job: digest,
+            emit=ignore,
+        )
+        engine.patience = 1
+        with pytest.raises(ConfigError, match="has no workers"), engine:
+            pass
+        argv = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address]
+        worker = subprocess.Popen(
+            [*argv, "--no-nanny", "--no-dashboard", "--host", "127.0.0.1", "--nthreads", "1"],
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        try:
+            engine.patience, engine.absence = 60, 2
+
+            def kill() -> None:
+                end = time.monotonic() + 60
+                while not any(_at_work(folder, job.board, "alone") for job in jobs) and time.monotonic() < end:
+                    time.sleep(0.02)
+                worker.kill()
+
+            with engine:
+                killing = threading.Thread(target=kill)
+                killing.start()
+                with ThreadPoolExecutor(2) as pool:
+                    outcomes = list(pool.map(engine.deploy, jobs))
+                killing.join()
+                back = engine.revert(jobs[0], replace(outcomes[0], previous="a" * 64), "budget", "budget")
+        finally:
+            worker.kill()
+            worker.wait()
+    assert [(outcome.status, outcome.cause) for outcome in outcomes] == [("failed", "worker")] * 2
+    assert "no workers" in outcomes[0].message
+    assert (back.status, back.cause) == ("failed", "not-reverted")
 
 
 def test_a_cluster_that_nobody_answers_for_is_a_wrong_setting(tmp_path: Path) -> None:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from toolkit.fleet.outcome import Outcome, Status, exit_code
+from toolkit.fleet.outcome import Outcome, Status, exit_code, held_before
 
 
 def outcomes(*pairs: tuple[Status, str]) -> list[Outcome]:
     return [Outcome(f"b{i}", status, cause=cause) for i, (status, cause) in enumerate(pairs)]
+
+
+def test_who_held_the_refused_release_before_still_runs_it() -> None:
+    held = Outcome("b1", "unchanged", release="new")
+    assert exit_code([Outcome("b0", "failed", cause="gate", release="new"), held]) == 4
+    assert exit_code([Outcome("b0", "failed", cause="gate", release="other"), held]) == 6
+    assert held_before([held, Outcome("b0", "reverted", cause="budget", release="new")]) == [held]
+    assert held_before([held, Outcome("b0", "failed", cause="disk-full", release="new")]) == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import shutil
@@ -20,8 +21,6 @@ def run(base: Path, number: int, board: str = BOARD) -> Path:
     folder = base / "runs" / f"run-{number}"
     (folder / board).mkdir(parents=True)
     (folder / board / "results.jsonl").write_text(f"{number}\n")
-    import hashlib
-
     digest = hashlib.sha256(f"{number}\n".encode()).hexdigest()
     content = {"run": folder.name, "status": "ok", "release": "ab" * 32, "results": {"results.jsonl": digest}}
     Receipts(base / ".deploy" / "receipts").add(board, content, folder / "receipts" / f"{board}.json")
@@ -105,6 +104,33 @@ def test_a_tail_that_was_cut_off_with_its_runs_still_shows(base: Path) -> None:
     assert [str(problem) for problem in check(base)] == [f"{BOARD}: there are 3 receipts, and there were 5"]
 
 
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda base: chain(base).unlink(), "there are 0 receipts, and there were 5"),
+        (lambda base: chain(base).write_text("".join(lines(base)[:2])), "there are 2 receipts, and there were 5"),
+        (
+            lambda base: chain(base).write_text("".join([*lines(base)[:4], edit(lines(base)[4])])),
+            "receipt 5, the last one, was edited",
+        ),
+        (lambda base: (base / ".deploy/receipts" / f"{BOARD}.head").unlink(), "its head is missing or damaged"),
+    ],
+)
+def test_the_next_receipt_does_not_hide_what_was_removed(
+    base: Path, damage: Callable[[Path], None], says: str
+) -> None:
+    """Nor does the one after it, nor that the runs' folders are gone."""
+    damage(base)
+    for number in (20, 21):
+        run(base, number)
+        found = [str(problem) for problem in check(base)]
+        assert any(text.endswith(f"(run run-20) was written: {says}") for text in found), found
+    for folder in (base / "runs").iterdir():
+        shutil.rmtree(folder)
+    assert any(says in str(problem) for problem in check(base))
+    assert {problem.board for problem in check(base)} == {BOARD}
+
+
 def test_removing_whole_runs_is_housekeeping(base: Path) -> None:
     shutil.rmtree(base / "runs" / "run-1")
     shutil.rmtree(base / "runs" / "run-4")
@@ -125,6 +151,13 @@ def test_a_kill_between_the_writes_loses_nothing(base: Path) -> None:
     shutil.rmtree(folder)
     assert check(base) == []
     assert [json.loads(line)["run"] for line in lines(base)][-2:] == ["run-4", "run-6"]
+    for number in (7, 8):  # and killed before the head each time
+        run(base, number)
+        whole = lines(base)
+        head.write_text(f"{len(whole) - 1} {hashlib.sha256(whole[-2].rstrip().encode()).hexdigest()}\n")
+        assert check(base) == []
+    run(base, 9)
+    assert check(base) == []
 
 
 def test_a_board_that_is_tried_again_in_a_run_has_several_receipts(base: Path) -> None:

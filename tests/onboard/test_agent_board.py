@@ -6,6 +6,7 @@ import ast
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -210,6 +211,43 @@ def test_lock_names_its_holder_and_can_be_broken(home: Path, releases: list[Made
         third.unlock()
         with ready(home, no_flush) as fourth:
             fourth.lock("dora")
+
+
+def test_a_stranger_that_locks_a_file_of_the_same_number_is_left_alone(tmp_path: Path) -> None:
+    """The kernel's list of locks names inodes; two fresh file systems give their first files the same number."""
+    if os.getuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
+        pytest.skip("no Python here may mount: not root")
+    code = """if True:
+        import fcntl, os, sys
+        from toolkit.onboard import agent
+        handles = [os.open(name, os.O_RDWR | os.O_CREAT) for name in ("a/lock", "b/lock")]
+        assert len({os.fstat(handle).st_ino for handle in handles}) == 1
+        for handle in handles:
+            (ready, told), (end, alive) = os.pipe(), os.pipe()
+            holder = os.fork()
+            if not holder:
+                mine = os.open("/proc/self/fd/%d" % handle, os.O_RDWR)
+                for other in (alive, *handles):
+                    os.close(other)
+                fcntl.flock(mine, fcntl.LOCK_EX)
+                os.write(told, b"x")
+                os.read(end, 1)
+                os._exit(0)
+            os.read(ready, 1)
+            print(holder in agent.App.lock_holders(handles[1]))
+        """
+    script = "mkdir a b; mount -t tmpfs none a; mount -t tmpfs none b; exec \"$@\""
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.split() == ["False", "True"], done.stderr
 
 
 def test_lock_of_a_killed_agent_is_free(home: Path) -> None:
@@ -481,11 +519,94 @@ def test_revert(home: Path, app: Path, releases: list[Made]) -> None:
         assert (found.current, found.previous) == (releases[1].id, releases[2].id)
         assert found.last_run is not None
         assert found.last_run["run_key"] == releases[1].id
+        assert found.reverted == releases[2].id
+        assert agent.revert() == releases[1].id, "a second time is not forward again"
+        assert agent.revert(releases[2].id) == releases[2].id, "by its name it comes back"
+        assert agent.inspect(ROOT, APP).reverted == ""
+        assert agent.revert() == releases[1].id
         assert agent.revert(releases[0].id) == releases[0].id
         agent.switch(releases[2].id, 60)
         assert agent.revert() == releases[0].id  # from an unconfirmed switch: to where it came from
+        assert agent.inspect(ROOT, APP).reverted == releases[2].id
+        assert agent.revert() == releases[0].id
         with pytest.raises(BoardRefused):
             agent.switch(releases[5].id, 60)
+
+
+@pytest.mark.parametrize("damage", ["gone", "a file gone", "cut short", "manifest cut short"])
+def test_no_way_back_to_a_release_that_is_not_whole(
+    home: Path, app: Path, releases: list[Made], damage: str
+) -> None:
+    deploy(home, releases[0])
+    deploy(home, releases[1])
+    folder = app / "releases" / releases[0].id
+    if damage == "gone":
+        shutil.rmtree(folder)
+    elif damage == "a file gone":
+        next(path for path in folder.iterdir() if path.name[0] != "." and path.name != "manifest.json").unlink()
+    else:
+        name = "manifest.json" if damage.startswith("manifest") else releases[0].release.files[0].path
+        data = (folder / name).read_bytes()
+        (folder / name).unlink()  # not the blob's content
+        (folder / name).write_bytes(data[:-1])
+    before = snapshot(home)
+    for to in ("", releases[0].id):
+        with ready(home, no_flush) as agent, pytest.raises(BoardRefused) as caught:
+            agent.revert(to)
+        assert caught.value.cause == "no-release"
+        assert "not whole" in str(caught.value) or damage == "gone"
+    after = snapshot(home)
+    assert {name: state for name, state in before.items() if "lock" not in name and "stderr" not in name} == {
+        name: state for name, state in after.items() if "lock" not in name and "stderr" not in name
+    }
+
+
+@pytest.mark.parametrize("theirs", ["folder", "link"])
+@pytest.mark.parametrize("pending", [False, True])
+def test_what_somebody_else_put_there_is_not_moved_by_a_way_back(
+    home: Path, app: Path, releases: list[Made], theirs: str, pending: bool
+) -> None:
+    """Not by one that is asked for, and not by the board's own deadline; and the board can still be looked at."""
+    prepared(home, releases)
+    with ready(home, no_flush) as agent:
+        agent.switch(releases[1].id, 0.3 if pending else 0)
+        (app / "current").unlink()
+        if theirs == "folder":
+            (app / "current").mkdir()
+            (app / "current" / "work").touch()
+        else:
+            (app / "current").symlink_to("/")
+        for to in ("", releases[0].id, "none"):
+            with pytest.raises(BoardRefused) as caught:
+                agent.revert(to)
+            assert caught.value.cause == "foreign-release"
+    until(lambda: not watchers(app), "the watcher leaves")
+    with ready(home, no_flush) as agent:
+        found = agent.inspect(ROOT, APP)
+        assert "was not made by this program" in found.foreign
+        assert found.pending is None
+    assert (app / "current" / "work").exists() if theirs == "folder" else os.readlink(app / "current") == "/"
+
+
+def test_a_look_sees_files_that_are_gone_or_cut_short(home: Path, app: Path, releases: list[Made]) -> None:
+    """Also where the blobs are whole; and installing again links them anew without sending anything."""
+    deploy(home, releases[0])
+    first, *others = releases[0].release.files
+    folder = app / "releases" / releases[0].id
+    (folder / first.path).unlink()
+    wanted = [first.path]
+    for other in others[:1]:
+        (folder / other.path).unlink()
+        (folder / other.path).write_bytes(b"")
+        wanted.append(other.path)
+    with board(home, no_flush) as agent:
+        found = agent.inspect(ROOT, APP, releases[0].wish())
+        assert found.broken == tuple(sorted(wanted))
+        assert found.missing == {}
+        report = releases[0].install(agent)
+        assert report.blobs == 0
+        assert agent.inspect(ROOT, APP).broken == ()
+        assert agent.verify()["ok"]
 
 
 @pytest.mark.parametrize("where", [".bashrc", "journal", "current"])

@@ -53,7 +53,8 @@ def request():
             return json.loads(payload)
 
 GOOD = {"facts": {"clock": 1.0, "disk_free": 10**9, "disk_total": 10**9, "cores": 1, "memory_total": 1},
-        "folder": "/x", "current": "", "previous": "", "releases": [], "missing": {}, "environment": "same",
+        "folder": "/x", "current": "", "previous": "", "reverted": "", "broken": [],
+        "releases": [], "missing": {}, "environment": "same",
         "last_run": None, "lock": None, "pending": None, "foreign": "", "journal_tail": [], "warnings": []}
 os.write(1, b"\\x01ascend-deploy\\x02")
 send(b"H", {"protocol": 1})
@@ -148,6 +149,9 @@ def test_only_heartbeats_end_at_the_deadline_of_the_board() -> None:
         {"environment": "maybe"},
         {"last_run": "none"},
         {"lock": [1]},
+        {"lock": {"holder": "x", "since": "yesterday", "age": 1}},
+        {"pending": {"release": "x", "former": "", "within": 9}},
+        {"pending": {"release": "", "former": ""}},
         {"journal_tail": 5},
         {"foreign": None},
     ],
@@ -167,7 +171,7 @@ def test_texts_lose_their_control_codes() -> None:
         "foreign": "\x1b[2Jx\r\n",
         "journal_tail": ["\x1b]0;t\x07j"],
         "last_run": {"a\x1b[0m": ["\x9bb"]},
-        "warnings": ["\x1b[31mw"],
+        "warnings": ["\x1b[31m\ud800w\u2028"],
     }
     events: list[Event] = []
     source = (
@@ -178,6 +182,18 @@ def test_texts_lose_their_control_codes() -> None:
         found = board.inspect("~/x", "app")
     assert (found.foreign, found.journal_tail, found.last_run) == ("x", ("j",), {"a": ["b"]})
     assert [(event.kind, event.text) for event in events] == [("warning", "w")]
+
+
+def test_a_damaged_record_of_the_last_run_is_forgotten_where_it_is_damaged() -> None:
+    figures = {"accuracy": 0.5, "difference": None, "p50_ms": "1", "p99_ms": [1], "cosine": float("nan"), "failed": 7}
+    lie = {"last_run": {"by": "me", "time": 10**400, "figures": figures}}
+    source = (
+        LIAR
+        + f'q = request()\nsend(b"A", dict(GOOD, id=q["id"], **json.loads({json.dumps(json.dumps(lie))})))\n'
+    )
+    with liar(source) as board:
+        found = board.inspect("~/x", "app")
+    assert found.last_run == {"by": "me", "figures": {"accuracy": 0.5, "difference": None}}
 
 
 def test_an_unknown_cause_stays_in_the_family() -> None:

@@ -120,6 +120,150 @@ def test_leaks_are_listed_and_fail_strict_mode_only(tmp_path: Path) -> None:
     assert all(text in strict.stderr for text in expected)
 
 
+RUN = """
+    model, desc = load("net.om")
+    p, q = malloc({p}), malloc({q})
+    ins, outs = dataset((p, {size})), dataset((q, 16))
+    """
+DONE = """
+    acl.mdl.destroy_desc(desc)
+    """
+RELEASED = """
+    drop(ins); drop(outs)
+    acl.mdl.unload(model)
+    """
+SLIPS = {
+    # Reading and writing past a buffer.
+    "memcpy (src) goes 34 bytes past the end of the 16 bytes": "p, q = malloc(16), malloc(99)\n"
+    "acl.rt.memcpy(q, 99, p, 50, 3)\nacl.rt.free(p)\nacl.rt.free(q)",
+    "memcpy (dst) goes 34 bytes past the end of the 16 bytes": "p, q = malloc(16), malloc(99)\n"
+    "acl.rt.memcpy(p, 50, q, 50, 3)\nacl.rt.free(p)\nacl.rt.free(q)",
+    "memcpy2d (src) goes 4 bytes past": "p, q = malloc(16), malloc(99)\n"
+    "acl.rt.memcpy2d(q, 10, p, 10, 10, 2, 4)\nacl.rt.free(p)\nacl.rt.free(q)",
+    "memset goes 34 bytes past the end of the 16": "p = malloc(16)\nacl.rt.memset(p, 50, 0, 50)\nacl.rt.free(p)",
+    "ptr_to_bytes goes 34 bytes past": "p = malloc(16)\nacl.util.ptr_to_bytes(p, 50)\nacl.rt.free(p)",
+    "ptr_to_numpy goes 34 bytes past": "p = malloc(16)\nacl.util.ptr_to_numpy(p, (50,), 2)\nacl.rt.free(p)",
+    "42 bytes past the end of a bytes object of 16": "data, q = bytes(bytearray(16)), malloc(99)\n"
+    "acl.rt.memcpy(q, 99, acl.util.bytes_to_ptr(data) + 8, 50, 3)\nacl.rt.free(q)",
+    "46 bytes past the end of a NumPy array": "import numpy\na, q = numpy.zeros((2, 4), 'uint8'), malloc(99)\n"
+    "assert acl.rt.memcpy(q, 99, acl.util.numpy_to_ptr(a[0]), 8, 3) == 0\n"
+    "acl.rt.memcpy(q, 99, acl.util.numpy_to_ptr(a[1]), 50, 3)\nacl.rt.free(q)",
+    "input 0, goes 8 bytes past the end of the 8 bytes": RUN.format(p=8, q=16, size=16)
+    + "assert acl.mdl.execute(model, ins, outs) == 0" + RELEASED + DONE,
+    "output 0, goes 8 bytes past the end of the 8 bytes": RUN.format(p=16, q=8, size=16)
+    + "assert acl.mdl.execute(model, ins, outs) == 0" + RELEASED + DONE,
+    "input 0 of acl.mdl.execute has 8 bytes, the model uses 16": RUN.format(p=16, q=16, size=8)
+    + "assert acl.mdl.execute(model, ins, outs) == 0" + RELEASED + DONE,
+    # What is freed, and what was freed.
+    "acl.rt.free of memory that was freed already (16 bytes": "p = malloc(16)\nacl.rt.free(p)\nacl.rt.free(p)",
+    "acl.rt.free_host of memory that was freed already": "p = acl.rt.malloc_host(16)[0]\n"
+    "acl.rt.free_host(p)\nacl.rt.free_host(p)",
+    "which is device, not host memory": "p = malloc(16)\nacl.rt.free_host(p)\nacl.rt.free(p)",
+    "memset uses memory that was freed": "p = malloc(64)\nacl.rt.free(p)\nacl.rt.memset(p, 16, 0, 16)",
+    "memset uses memory that is not allocated any more": "p = malloc(64)\nacl.rt.free(p)\n"
+    "acl.rt.memset(p + 16, 16, 0, 16)",
+    "input 0, uses memory that was freed before its stream was synchronised": RUN.format(p=16, q=16, size=16)
+    + "acl.mdl.execute_async(model, ins, outs, 0)\nacl.rt.free(p)\nacl.rt.synchronize_stream(0)\n"
+    "acl.rt.free(q)\ndrop(ins, False); drop(outs, False)\nacl.mdl.unload(model)" + DONE,
+    "unloaded before the stream that runs it was synchronised": RUN.format(p=16, q=16, size=16)
+    + "acl.mdl.execute_async(model, ins, outs, 0)\nacl.mdl.unload(model)\nacl.rt.synchronize_stream(0)\n"
+    "drop(ins); drop(outs)" + DONE,
+    ", which was unloaded already": RUN.format(p=16, q=16, size=16) + RELEASED
+    + "acl.mdl.unload(model)" + DONE,
+    # A wrong order.
+    "context destroyed before its stream": "c, s = context_and_stream()\nacl.rt.destroy_context(c)\n"
+    "acl.rt.set_device(0)\nacl.rt.reset_device(0)",
+    "context destroyed before its event": "c = acl.rt.create_context(0)[0]\ne = acl.rt.create_event()[0]\n"
+    "acl.rt.destroy_context(c)\nacl.rt.set_device(0)\nacl.rt.destroy_event(e)\nacl.rt.reset_device(0)",
+    "context destroyed before its model": "c = acl.rt.create_context(0)[0]\nm, desc = load('net.om')\n"
+    "acl.rt.destroy_context(c)\nacl.rt.set_device(0)\nacl.mdl.unload(m)\nacl.rt.reset_device(0)" + DONE,
+    "reset before the stream": "s = acl.rt.create_stream()[0]\nacl.rt.reset_device(0)\nacl.rt.set_device(0)",
+    "reset before the event": "e = acl.rt.create_event()[0]\nacl.rt.reset_device(0)\nacl.rt.set_device(0)\n"
+    "acl.rt.destroy_event(e)",
+    "destroyed before unsubscribe_report": "s = acl.rt.create_stream()[0]\n"
+    "acl.rt.subscribe_report(threading.get_ident(), s)\nacl.rt.destroy_stream(s)",
+}
+
+
+def test_slips_that_hardware_lets_pass_are_noted_and_fail_strict_mode(tmp_path: Path) -> None:
+    """Each is undefined behaviour or a leak for the real runtime, which says nothing (ACLRT memory.cpp, PYDOC on
+    the order of release): a line with the place in the program, and status 1 in strict mode."""
+    write_simple(tmp_path / "net.om")
+    program = "acl.init()\n"
+    for number, slip in enumerate(SLIPS.values()):
+        rows = "\n".join(row.strip() for row in slip.splitlines())
+        program += f"acl.rt.set_device(0)\n{rows}\nacl.rt.reset_device(0)\nresult['{number}'] = 'passed'\n"
+    got = run_acl(
+        program + "acl.finalize()\n",
+        tmp_path,
+        {"faults": {"slow_ms": 50}},
+        environment={"ACL_SIM_STRICT": "1"},
+        check=False,
+    )
+    assert got.result is not None, got.stderr
+    assert len(got.result) == len(SLIPS)
+    assert got.status == 1
+    for line in SLIPS:
+        assert any(line in problem and "program.py:" in problem for problem in got.problems), line
+
+
+def test_objects_released_twice_and_not_at_all_fail_strict_mode(tmp_path: Path) -> None:
+    """Handles are pointers: the real library frees the same memory again."""
+    write_simple(tmp_path / "net.om")
+    program = """
+        up()
+        made = {"data buffer": (acl.create_data_buffer(1, 1), acl.destroy_data_buffer),
+                "dataset": (acl.mdl.create_dataset(), acl.mdl.destroy_dataset),
+                "model description": (acl.mdl.create_desc(), acl.mdl.destroy_desc),
+                "tensor description": (acl.create_tensor_desc(0, [1], 0), acl.destroy_tensor_desc),
+                "AIPP": (acl.mdl.create_aipp(1), acl.mdl.destroy_aipp),
+                "model configuration": (acl.mdl.create_config_handle(), acl.mdl.destroy_config_handle),
+                "event": (acl.rt.create_event()[0], acl.rt.destroy_event),
+                "stream": (acl.rt.create_stream()[0], acl.rt.destroy_stream)}
+        for handle, destroy in made.values():
+            if TWICE:
+                destroy(handle); destroy(handle)
+        result = sorted(made)
+        down()
+        """
+    for twice in ("True", "False"):
+        got = run_acl(program.replace("TWICE", twice), tmp_path, environment={"ACL_SIM_STRICT": "1"}, check=False)
+        assert got.status == 1
+        for kind in got.result:
+            if twice == "False":
+                assert any(f"leaked at exit: 1 {kind}(s)" in line for line in got.problems), kind
+        assert sum("was destroyed; hardware would" in line for line in got.problems) == 8 * (twice == "True")
+
+
+def test_what_a_lost_device_keeps_is_not_the_program_s_leak(tmp_path: Path) -> None:
+    """After 507010 nothing on the device can be released; what the host holds still can."""
+    write_simple(tmp_path / "net.om")
+    program = """
+        up()
+        context, stream = context_and_stream()
+        event = acl.rt.create_event()[0]
+        model, desc = load("net.om")
+        ins, outs = dataset((put(bytes(16)), 16)), dataset((malloc(16), 16))
+        codes = [acl.mdl.execute(model, ins, outs), acl.mdl.unload(model), acl.rt.destroy_stream(stream)]
+        KEEP
+        acl.mdl.destroy_desc(desc)
+        acl.rt.reset_device(0)
+        result = codes + [acl.finalize()]
+        """
+    for keep, problems in (("drop(ins, False); drop(outs, False)", []), ("drop(ins, False)", ["data buf", "dataset"])):
+        got = run_acl(
+            program.replace("KEEP", keep),
+            tmp_path,
+            {"faults": {"lose_device_after": 1}},
+            environment={"ACL_SIM_STRICT": "1"},
+            check=False,
+        )
+        assert got.result == [507010, 507010, 507010, 0]
+        assert len(got.problems) == len(problems), got.problems
+        assert all(word in line for word, line in zip(problems, got.problems, strict=True))
+        assert got.status == (1 if problems else 0)
+
+
 def test_reset_and_finalize_too_early_are_noted(tmp_path: Path) -> None:
     """PYDOC: finalize comes last, after everything was released."""
     write_simple(tmp_path / "net.om")

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from acl_support import run_acl
+from acl_support import run_acl, write_simple
 
 
 def test_bytes_move_through_true_addresses(tmp_path: Path) -> None:
@@ -33,6 +33,30 @@ def test_bytes_move_through_true_addresses(tmp_path: Path) -> None:
         tmp_path,
     ).result
     assert got == [True, True, b"\3\4\5\6", "needs an byte as argument"]
+
+
+@pytest.mark.parametrize(("version", "warned"), [("20.1", 0), ("5.0.2", 0), ("5.0.4", 3), ("9.0.0", 3)])
+def test_numpy_warnings_come_with_what_replaces_it(version: str, warned: int, tmp_path: Path) -> None:
+    """PYACL numpy_convert.cpp names bytes_to_ptr, which CANN up to 5.0.2 does not have; the warning about an array
+    that is not C-contiguous is PyArray_ISCONTIGUOUS."""
+    got = run_acl(
+        """
+        import numpy, warnings
+        up()
+        a = numpy.zeros((2, 3), numpy.float32)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pointer = acl.util.numpy_to_ptr(a)
+            acl.util.numpy_contiguous_to_ptr(a)
+            acl.util.ptr_to_numpy(pointer, (6,), 11)
+            deprecated = len(caught)
+            acl.util.numpy_to_ptr(a.T)
+        result = [deprecated, sum("discontiguous" in str(each.message) for each in caught)]
+        """,
+        tmp_path,
+        {"cann_version": version},
+    ).result
+    assert got == [warned, 1]
 
 
 def test_numpy_views(tmp_path: Path) -> None:
@@ -98,7 +122,7 @@ def test_sizes_are_rounded_up(function: str, sizes: dict[int, int], tmp_path: Pa
 
 def test_memory_is_what_the_board_has(tmp_path: Path) -> None:
     """PYDOC aclError 207001; the fault ``memory_mb`` takes some away; in RC mode host memory is the
-    chip's, too."""
+    chip's, too. What npu-smi shows as used by the system (65 % on a 200 DK, 33 % on its cards) is not free."""
     program = """
         up()
         mib = 1 << 20
@@ -106,14 +130,14 @@ def test_memory_is_what_the_board_has(tmp_path: Path) -> None:
         result += [acl.get_recent_err_msg(), acl.rt.malloc_host(60 * mib)[1], acl.rt.get_mem_info(1),
             acl.rt.get_mem_info(99)]
         """
-    got = run_acl(program, tmp_path, {"memory_mb": 100}).result
-    assert got[:3] == [[100 << 20, 100 << 20, 0], 0, [0, 207001]]
+    got = run_acl(program, tmp_path, {"memory_mb": 286}).result
+    assert got[:3] == [[101 << 20, 286 << 20, 0], 0, [0, 207001]]
     assert "Available memory is insufficient" in got[3]
     assert got[4:] == [207001, [0, 0, 0], [0, 0, 107000]]
     got = run_acl(
         program, tmp_path, {"memory_mb": 8192, "faults": {"memory_mb": 100}, "run_mode": "EP"}
     ).result
-    assert got[:2] == [[100 << 20, 100 << 20, 0], 0]
+    assert got[:2] == [[67 << 20, 100 << 20, 0], 0]
     assert got[4] == 0
 
 
@@ -228,7 +252,7 @@ def test_reading_past_a_block_is_noted_and_harmless(tmp_path: Path) -> None:
     assert any("10 bytes past the end of a bytes object of 10" in line for line in got.problems)
 
 
-@pytest.mark.parametrize("size", [40, 5000])
+@pytest.mark.parametrize("size", [40, 5000, 10 << 20])
 def test_the_pointer_of_a_bytes_object_that_is_gone_is_noted(size: int, tmp_path: Path) -> None:
     """PYDOC bytes_to_ptr: the caller has to keep the object; ``bytes_to_ptr(a.tobytes())`` is the usual
     slip."""
@@ -240,7 +264,7 @@ def test_the_pointer_of_a_bytes_object_that_is_gone_is_noted(size: int, tmp_path
         a = numpy.ones({size}, numpy.uint8)
         for _ in range(3):
             pointer = acl.util.bytes_to_ptr(a.tobytes())
-            assert acl.rt.memcpy(device, {size}, pointer, {size}, TO_DEVICE) == 0
+            assert acl.rt.memcpy(device, {size}, pointer, {size}, TO_DEVICE) in (0, 507899)
         kept = a.tobytes()
         for _ in range(20):
             assert acl.rt.memcpy(device, {size}, acl.util.bytes_to_ptr(kept), {size}, TO_DEVICE) == 0
@@ -248,7 +272,7 @@ def test_the_pointer_of_a_bytes_object_that_is_gone_is_noted(size: int, tmp_path
         tmp_path,
     )
     gone = [line for line in got.problems if "bytes object that is gone" in line]
-    assert len(gone) == 3
+    assert len(gone) == 1, "one line for each place in the program"
 
 
 def test_use_after_free_is_noted(tmp_path: Path) -> None:
@@ -259,3 +283,52 @@ def test_use_after_free_is_noted(tmp_path: Path) -> None:
     )
     assert got.result == 0
     assert any("uses memory that was freed (64 bytes, from program.py:" in line for line in got.problems)
+
+
+@pytest.mark.parametrize("mode", ["RC", "EP"])
+def test_addresses_that_are_no_memory_are_errors_and_never_a_crash(mode: str, tmp_path: Path) -> None:
+    """GE davinci_model.cc ZeroCopyInput: an input whose data is nullptr is an internal error, which
+    AscendCL gives as 500002; a copy that the driver cannot do is 507899 (PYDOC ge/aclError.md, "driver
+    internal error"). acl.util touches the memory in the program's own process: there hardware crashes, here
+    it is a ValueError.
+    """
+    write_simple(tmp_path / "net.om")
+    got = run_acl(
+        """
+        up()
+        model, desc = load("net.om")
+        good, data = malloc(16), bytes(16)
+        after = malloc(16)
+        assert acl.rt.free(after) == 0
+        below = good - 4096 if not RC else 0x10000000
+        result = {}
+        for name, bad in (("null", 0), ("low", 4096), ("unmapped", below), ("never given", good + (1 << 28)),
+                          ("kernel", (1 << 64) - 4096), ("wrapped", -16)):
+            codes = [acl.mdl.execute(model, dataset((bad, 16)), dataset((good, 16))),
+                     0 if bad == 0 else acl.mdl.execute(model, dataset((good, 16)), dataset((bad, 16))),
+                     acl.rt.memcpy(good, 16, bad, 16, TO_DEVICE), acl.rt.memcpy(bad, 16, good, 16, TO_HOST),
+                     acl.rt.memset(bad, 16, 0, 16), acl.mdl.load_from_mem(bad, 64)[1],
+                     acl.rt.memcpy_async(bad, 16, good, 16, TO_HOST, 0) or acl.rt.synchronize_stream(0)]
+            for call in (lambda: acl.util.ptr_to_bytes(bad, 16), lambda: acl.util.ptr_to_numpy(bad, (4,), 11)):
+                try:
+                    call()
+                    codes.append(0)
+                except ValueError:
+                    codes.append(1)
+            result[name] = codes
+        text = acl.get_recent_err_msg()
+        # A length that ends in memory which is not there, and nothing at all of it.
+        result["long"] = [acl.rt.memcpy(good, 16, acl.util.bytes_to_ptr(data), 16, TO_DEVICE),
+                          acl.rt.memcpy_async(good, 1 << 50, good + (1 << 29), 1 << 50, 3, 0)]
+        result["text"] = text
+        """,
+        tmp_path,
+        {"run_mode": mode, "soc_version": "Ascend310"},
+    ).result
+    assert "no memory of 16 bytes at 0x" in got.pop("text")
+    assert got.pop("long") == [0, 0]
+    null = got.pop("null")
+    assert null[:6] == [500002, 0, 100000, 100000, 100000, 100000]
+    assert null[7:] == [0, 0], "as PyBytes_FromStringAndSize(NULL, n) and NumPy do"
+    for name, codes in got.items():
+        assert codes == [507899] * 5 + [100000, 507899, 1, 1], name

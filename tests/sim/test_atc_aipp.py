@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from acl_support import run_acl
 from atc_support import ARGS, Atc, atc, prototxt, save, save_nodes
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -296,6 +297,45 @@ def test_two_inputs_each_with_its_own(atc: Atc) -> None:
     assert [info["related_input"] for info in om.meta["aipp_all"]] == [0, 1]
     (atc.folder / "aipp.cfg").write_text(("aipp_op { " + STATIC + " }\n") * 2)
     assert "same position" in atc.fails("E10052", *ARGS, "--insert_op_conf=aipp.cfg")
+
+
+@pytest.mark.parametrize(("ranks", "gears"), [((0, 1), False), ((1,), False), ((0, 1), True)])
+def test_acl_knows_the_aipp_of_every_input(atc: Atc, ranks: tuple[int, ...], gears: bool) -> None:
+    """acl_mdl.h aclmdlGetFirstAippInfo, aclmdlGetAippType: asked for each input; with batch gears, too."""
+    nodes = [helper.make_node("Concat", ["a", "b"], ["y"], axis=1)]
+    batch = "N" if gears else 1
+    save_nodes(atc.folder / "net.onnx", nodes, {"a": [batch, 3, 2, 2], "b": [batch, 1, 2, 2]}, ["y"])
+    op = "aipp_op {{ aipp_mode: static related_input_rank: {} input_format: {} mean_chn_0: {} }}\n"
+    text = "".join(op.format(rank, ("RGB888_U8", "YUV400_U8")[rank], 2 - rank) for rank in ranks)
+    (atc.folder / "aipp.cfg").write_text(text)
+    flags = ["--input_shape=a:-1,3,2,2;b:-1,1,2,2", "--dynamic_batch_size=1,2"] if gears else []
+    assert atc(*ARGS, "--insert_op_conf=aipp.cfg", *flags)[0] == 0
+    got = run_acl(
+        f"""
+        up()
+        model, desc = load("net.om")
+        kinds = [acl.mdl.get_aipp_type(model, index)[0] for index in (0, 1)]
+        infos = [acl.mdl.get_first_aipp_info(model, index) for index in (0, 1)]
+        sizes = [acl.mdl.get_input_size_by_index(desc, index) for index in (0, 1)]
+        types = [acl.mdl.get_input_data_type(desc, index) for index in (0, 1)]
+        import struct
+        data = [bytes(bytearray([9] * sizes[0])) if types[0] == 4 else struct.pack("12f", *[9.0] * 12),
+                bytes(bytearray([5] * sizes[1]))]
+        ins = dataset(*[(put(each), len(each)) for each in data])
+        if {gears}:
+            index = acl.mdl.get_input_index_by_name(desc, "ascend_mbatch_shape_data")[0]
+            acl.mdl.add_dataset_buffer(ins, acl.create_data_buffer(malloc(4), 4))
+            assert acl.mdl.set_dynamic_batch_size(model, ins, index, 2) == 0
+        outs = output_buffers(desc)
+        ret = acl.mdl.execute(model, ins, dataset(*outs))
+        result = [kinds, [ret for _, ret in infos], [info and info["inputFormat"] for info, _ in infos],
+                  types, ret, list(struct.unpack_from("16f", get(*outs[0])))]
+        """,
+        atc.folder,
+    ).result
+    first = 0 in ranks
+    assert got[:4] == [[int(first), 1], [0 if first else 145015, 0], [3 if first else None, 4], [4 if first else 0, 4]]
+    assert got[4:] == [0, [7.0 if first else 9.0] * 4 + [9.0] * 8 + [4.0] * 4]
 
 
 def test_image_gears(atc: Atc) -> None:

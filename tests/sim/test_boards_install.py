@@ -5,6 +5,7 @@ Small modules stand in for the simulated ones here, so that these tests are abou
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
@@ -275,6 +276,48 @@ def test_another_cann_replaces_the_old_one_and_nothing_else(tmp_path: Path, modu
     assert "Ascend/driver/version.info" in files, "what was deleted is there again"
     assert not {name for name in files if name.startswith(("Ascend/ascend-toolkit/set_env", "Ascend/pyACL"))}
     assert machine.run(f". ~/Ascend/cann/set_env.sh; {IMPORT}").stdout == "stand-in\n"
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """What is below ``folder``: each name with "folder", where the link points, or the file's text."""
+    found = {}
+    for above, folders, files in os.walk(folder):
+        for path in (Path(above) / name for name in [*folders, *files]):
+            what = os.readlink(path) if path.is_symlink() else "folder" if path.is_dir() else path.read_text()
+            found[str(path.relative_to(folder))] = what.replace(str(folder), "~")
+    return found
+
+
+def test_any_cann_may_follow_any_other(tmp_path: Path, modules: Path) -> None:
+    """What was a folder in one generation is a link in another (ascend-toolkit/latest, nnrt)."""
+    kinds = [
+        SimBoard("b", soc_version="Ascend310", cann_version=version, toolkit=toolkit)
+        for version in ("20.0", "7.0.0", "8.5.0", "9.0.0")
+        for toolkit in (True, False)
+    ]
+    fresh = [tree(boards.prepare(kind, tmp_path / str(n), modules).home) for n, kind in enumerate(kinds)]
+    for old, new in itertools.permutations(range(len(kinds)), 2):
+        for number in (old, new):
+            home = boards.prepare(kinds[number], tmp_path / "one", modules).home
+            assert tree(home) == fresh[number], (kinds[old], kinds[new])
+
+
+def test_a_persons_files_stay_where_the_next_cann_has_a_link(tmp_path: Path, modules: Path) -> None:
+    machine = Machine(SimBoard("b", cann_version="20.0"), tmp_path, modules)
+    line = "from acl import get_soc_name"
+    machine.run(f"{machine.folder.activate}; python3 -c '{line}'; echo mine > ~/Ascend/ascend-toolkit/latest/notes")
+    after = Machine(SimBoard("b", soc_version="Ascend310P3", cann_version="7.0.0"), tmp_path, modules)
+    assert os.readlink(after.home / "Ascend/ascend-toolkit/latest") == "7.0.0"
+    kept = after.home / "Ascend/ascend-toolkit/latest.kept"
+    assert tree(kept) == {"notes": "mine\n"}
+    assert not (after.home / "Ascend/pyACL").exists(), "nor what Python compiled beside the old modules"
+    # The record of what was installed may be thrown away, and a person may stand in the way.
+    (after.folder.path / "installed.json").unlink()
+    after.run("rm ~/Ascend/ascend-toolkit/latest; mkdir -p ~/Ascend/ascend-toolkit/latest/own")
+    after.run("cd ~/Ascend/ascend-toolkit; echo own > latest/own/file; rm set_env.sh; mkdir set_env.sh")
+    again = Machine(SimBoard("b", soc_version="Ascend310P3", cann_version="7.0.0"), tmp_path, modules)
+    assert again.run(f". ~/Ascend/ascend-toolkit/set_env.sh; {IMPORT}").stdout == "stand-in\n"
+    assert tree(after.home / "Ascend/ascend-toolkit/latest.kept2") == {"own": "folder", "own/file": "own\n"}
 
 
 def test_a_new_version_of_the_simulator_replaces_the_old_copy(

@@ -7,11 +7,13 @@ import pty
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sim_clients import ssh
 
-from toolkit.sim import SimBoard, SimulationError, run_command
+from toolkit.sim import SimBoard, Simulation, SimulationError, run_command
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CALL = """
@@ -49,17 +51,23 @@ def test_all_but_home_is_the_caller_s(
         timeout=60,
     )
     assert result.returncode == 9
-    assert result.stdout.decode() == f"{tmp_path / 'root'}/b/home {work} 300000 ['a b', '$HOME', '']\n"
+    (board,) = (tmp_path / "root").glob("b-*")
+    assert result.stdout.decode() == f"{board}/home {work} 300000 ['a b', '$HOME', '']\n"
     assert result.stderr == b"err\n"
 
 
 def test_the_environment_is_the_board_s_with_cann_set_up(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": "/mine", "VIRTUAL_ENV": "/venv", "TERM": "vt100", "SECRET": "1"}
+    switches = {"ACL_SIM_STRICT": "1", "ACL_SIM_THREADS": "3", "ASCEND_GLOBAL_LOG_LEVEL": "0"}
+    env |= {**switches, "ASCEND_NNRT_HOME": "/usr/local/Ascend/nnrt", "ASCEND_SIM_BOARD": "/other/board.json"}
     result = subprocess.run(
         call(tmp_path, "env"), capture_output=True, text=True, env=env, check=False, timeout=60
     )
     seen = dict(line.split("=", 1) for line in result.stdout.splitlines())
-    assert seen["ASCEND_TOOLKIT_HOME"] == f"{tmp_path}/b/home/Ascend/ascend-toolkit/latest"
+    (board,) = tmp_path.glob("b-*")
+    assert seen["ASCEND_TOOLKIT_HOME"] == f"{board}/home/Ascend/ascend-toolkit/latest"
+    assert switches.items() <= seen.items()
+    assert ("ASCEND_NNRT_HOME" in seen, seen["ASCEND_SIM_BOARD"]) == (False, f"{board}/board.json")
     assert "/mine" not in seen["PYTHONPATH"]
     assert not {"VIRTUAL_ENV", "SECRET", "PYTEST_CURRENT_TEST"} & set(seen)
     assert (seen["USER"], seen["TERM"]) == ("HwHiAiUser", "vt100")
@@ -107,5 +115,22 @@ def test_the_shell_is_interactive_and_has_cann_set_up(tmp_path: Path) -> None:
     os.close(master)
     assert caller.wait(20) == 4
     line = next(line for line in text.decode().splitlines() if line.startswith("at=/"))
-    assert line.startswith(f"at={tmp_path} soc={tmp_path}/b/home/Ascend/ascend-toolkit/latest flags=")
+    (board,) = tmp_path.glob("b-*")
+    assert line.startswith(f"at={tmp_path} soc={board}/home/Ascend/ascend-toolkit/latest flags=")
     assert "i" in line.rpartition("flags=")[2]
+
+
+def test_a_run_changes_no_board_that_is_served_and_no_other_run(tmp_path: Path) -> None:
+    served = SimBoard("b", cann_version="5.0.4")
+    other = replace(served, cann_version="8.5.0", soc_version="Ascend310P3", faults={"no_permission": True})
+    with Simulation([served], tmp_path) as simulation:
+        description = tmp_path / "b" / "board.json"
+        before = description.read_bytes(), sorted(os.listdir(tmp_path / "b/home/Ascend"))
+        # At the same time, into the same fresh folder: neither trips over the other.
+        runs = [subprocess.Popen(call(tmp_path, "sh", "-c", "command -v atc >&2")) for _ in range(3)]
+        assert run_command(other, tmp_path, ["sh", "-c", "test -d ~/Ascend/cann-8.5.0"]) == 0
+        assert [run.wait(60) for run in runs] == [0, 0, 0]
+        assert (description.read_bytes(), sorted(os.listdir(tmp_path / "b/home/Ascend"))) == before
+        line = ". ~/Ascend/nnrt/set_env.sh 2>/dev/null || . ~/Ascend/ascend-toolkit/set_env.sh; python3 -c "
+        line += "'import acl; print(acl.get_soc_name())'"
+        assert ssh(simulation.addresses[0], line).stdout == b"Ascend310\n"

@@ -23,7 +23,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -183,12 +183,17 @@ class Store:
         return Artefact(digest, final, notes, seconds)
 
     @contextlib.contextmanager
-    def lock(self, stage: str, fingerprint: str) -> Iterator[None]:
-        """Hold the right to make this artefact; waits while another process of this folder makes it."""
+    def lock(self, stage: str, fingerprint: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold the right to make this artefact; waits while another process of this folder makes it, and calls
+        ``waiting`` before it does."""
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"{stage}-{fingerprint[:16]}").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _write_record(self, stage: str, fingerprint: str, record: Mapping[str, Any]) -> None:

@@ -234,7 +234,7 @@ class GateSettings:
     min_cosine: float | None = None  # -1..1: of logits and reference, the worst picture
     min_accuracy: float | None = None  # 0..1: of labelled pictures
     max_accuracy_drop: float | None = None  # 0..1: below the release that is replaced
-    max_p99_ms: float | None = None  # ms: execution of a picture
+    max_p99_ms: float | None = None  # ms: execution of a picture; of fewer than 100 pictures: the slowest one
     max_p99_growth: float | None = None  # 0.2 = a fifth more than the release that is replaced
     max_memory_mb: float | None = None  # MB: the board program's largest memory
     max_memory_growth: float | None = None  # 0.2 = a fifth more than the release that is replaced

@@ -7,9 +7,12 @@ config is merged once more into the schema here: unknown keys, wrong types and m
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, cast, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -85,15 +88,39 @@ def load(composed: DictConfig | Mapping[str, Any]) -> Config:
     tree = cast("dict[str, Any]", data)
     _rename(tree)
     problems: list[str] = []
-    _merge_checked(tree, problems)
+    merged = _merge_checked(tree, problems)
     if not problems:
-        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), tree)))
+        config = cast(Config, OmegaConf.to_object(merged))
         problems = check(config)
         if not problems:
             return config
     raise ConfigError(
         problems[0] if len(problems) == 1 else f"{len(problems)} settings are wrong", problems=problems
     )
+
+
+def wrong_value(key: str, value: Any) -> str:
+    """What is wrong with ``value`` as the value of the setting ``key``, in one sentence; "" where its type fits."""
+    again = key, repr(value)  # a fleet says the same many times
+    if again not in _judged:
+        _judged[again] = ""
+        try:
+            OmegaConf.update(_blank(), RENAMED.get(key, key), value, merge=True, force_add=False)
+        except (ConfigKeyError, ConfigAttributeError, AssertionError):
+            _judged[again] = unknown_key(key)
+        except OmegaConfBaseException as error:
+            _judged[again] = f"{key}: {_first_line(error)}"
+    return _judged[again]
+
+
+_judged: dict[tuple[str, str], str] = {}
+
+
+@cache
+def _blank() -> DictConfig:
+    schema = cast(DictConfig, OmegaConf.structured(Config))
+    schema.board = OmegaConf.structured(BoardSettings)
+    return schema
 
 
 def _rename(tree: dict[str, Any]) -> None:
@@ -104,9 +131,15 @@ def _rename(tree: dict[str, Any]) -> None:
             node[name.split(".")[1]] = node.pop(leaf)
 
 
-def _merge_checked(tree: dict[str, Any], problems: list[str]) -> None:
+@functools.cache
+def _schema() -> DictConfig:
+    """To copy from: making one takes five times as long, and a fleet needs many."""
+    return cast(DictConfig, OmegaConf.structured(Config))
+
+
+def _merge_checked(tree: dict[str, Any], problems: list[str]) -> DictConfig:
     """Merge leaf by leaf into a fresh schema, so that all wrong keys and types are found, not just the first."""
-    schema = cast(DictConfig, OmegaConf.structured(Config))
+    schema = copy.deepcopy(_schema())
     if tree.get("board") is not None:
         schema.board = OmegaConf.structured(BoardSettings)
     for key, value in _leaves(tree):
@@ -117,6 +150,7 @@ def _merge_checked(tree: dict[str, Any], problems: list[str]) -> None:
             problems.append(unknown_key(shown))
         except OmegaConfBaseException as error:
             problems.append(f"{shown}: {_first_line(error)}")
+    return schema
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

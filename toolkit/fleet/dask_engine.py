@@ -6,6 +6,10 @@ worker brings the release from the shared store, verified by digest, resolves th
 refers to, and talks to the board. What came from the board comes back as bytes, so that no file system has
 to be shared.
 
+Ctrl-C means what it means with threads. Once: boards that a worker has begun finish, no others begin. Twice: the
+lines of this rollout's boards are cut on all workers. A cluster without workers, or one that does not answer,
+is waited for :attr:`DaskEngine.absence` seconds; then the boards that nobody finished have failed.
+
 A worker that dies in the middle of a board takes its connection along: the agent on the board ends and lets
 go of the board's lock, and Dask gives the order to another worker. That one waits for the lock, should it
 be faster, so no board is worked on twice at once, and finds what was done already, so nothing is done twice
@@ -21,11 +25,13 @@ import secrets
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.artefacts.hashing import walk_files
 from toolkit.artefacts.shared import SharedStore
@@ -35,12 +41,14 @@ from toolkit.errors import ConfigError, DeployError
 from toolkit.fleet.job import (
     BoardJob,
     BoardStage,
-    cut_all_lines,
+    Connect,
     cut_with_all_lines,
     deploy_board,
     revert_board,
 )
 from toolkit.fleet.outcome import Outcome
+from toolkit.remote.address import Address, Limits
+from toolkit.remote.agent import BoardAgent
 from toolkit.ui.events import Emit, Event, ignore
 
 LOCK_PATIENCE = 60.0
@@ -81,31 +89,59 @@ class Reply:
     worker: str
 
 
+_lock = threading.Lock()
+_ended: dict[str, Literal["no more", "cut"]] = {}  # by topic: rollouts that somebody interrupted
+_lines: dict[str, weakref.WeakSet[BoardAgent]] = {}  # by topic: of this worker; others may use it, too
+
+
+def end_here(topic: str, how: Literal["no more", "cut"]) -> None:
+    """On a worker: begin no further order of this rollout; "cut": and close the lines of those that run."""
+    with _lock:
+        _ended[topic] = how
+        agents = list(_lines.get(topic, ())) if how == "cut" else []
+    for agent in agents:
+        agent.close()
+
+
+def _connect(topic: str, address: Address, limits: Limits, emit: Emit) -> BoardAgent:
+    agent = BoardAgent.connect(address, limits, emit)
+    with _lock:
+        _lines.setdefault(topic, weakref.WeakSet()).add(agent)
+        cut = _ended.get(topic) == "cut"
+    if cut:
+        agent.close()
+    return agent
+
+
 def carry_out(order: Order) -> Reply:
     """Do what ``order`` says, on a worker. Never raises for what goes wrong with the board."""
     emit = _emitter(order.topic)
     me = f"{_worker_address()} pid {os.getpid()}"
+    if order.topic in _ended and order.done is None:
+        board = order.job.board
+        return Reply(Outcome(board, "skipped", cause="interrupted", message="not begun: interrupted"), {}, me)
+    connect = partial(_connect, order.topic)
     with tempfile.TemporaryDirectory(prefix="deploy-", dir=_scratch()) as folder:
         out = Path(folder) / "out"
         job = replace(order.job, out=out)
         if order.done is not None:
-            return Reply(revert_board(job, order.done, order.why, order.cause, emit), {}, me)
+            return Reply(revert_board(job, order.done, order.why, order.cause, emit, connect), {}, me)
         try:
             job = replace(job, files=_files(order))
         except DeployError as error:
             outcome = Outcome(job.board, "failed", "push", "store", str(error), error.hint, job.release.id)
             return Reply(outcome, {}, me)
-        outcome = _patiently(job, order.stages, emit)
+        outcome = _patiently(job, order.stages, emit, connect)
         return Reply(outcome, _packed(out), me)
 
 
-def _patiently(job: BoardJob, stages: Sequence[BoardStage], emit: Emit) -> Outcome:
+def _patiently(job: BoardJob, stages: Sequence[BoardStage], emit: Emit, connect: Connect) -> Outcome:
     """Deploy; wait where the board is still locked by this rollout's own dead worker."""
     end = time.monotonic() + LOCK_PATIENCE
     while True:
         last = time.monotonic() >= end
         held: list[Event] = []
-        outcome = deploy_board(job, stages, partial(_hold_outcome, held, emit))
+        outcome = deploy_board(job, stages, partial(_hold_outcome, held, emit), connect)
         if last or outcome.cause != "locked" or job.holder not in outcome.message:
             for event in held:
                 emit(event)
@@ -196,6 +232,12 @@ class DaskEngine:
     patience = 30.0
     """Seconds to wait for the scheduler, and for its first worker."""
 
+    absence = 60.0
+    """Seconds for which there may be no worker, or no answer from the scheduler, before boards are given up."""
+
+    grace = 30.0
+    """Seconds after the lines were cut in which workers say what became of their boards."""
+
     def __init__(
         self,
         settings: EngineSettings,
@@ -207,7 +249,9 @@ class DaskEngine:
         emit: Emit,
         known_hosts: tuple[str, ...] = (),
         ssh_config: str = "",
+        stop: threading.Event | None = None,
     ) -> None:
+        """``stop``: set once no further board may begin."""
         self._settings = settings
         self._stages = tuple(stages)
         self._store = store
@@ -219,47 +263,56 @@ class DaskEngine:
         self._stack = contextlib.ExitStack()
         self.client: Any = None
         self._executor: Any = None
+        self._stop = stop or threading.Event()
+        self._cut = threading.Event()
+        self._closed = threading.Event()
+        self._given_up = threading.Event()
+        self._why = ""  # it was given up
         self.workers: dict[str, str] = {}
 
     def __enter__(self) -> DaskEngine:
         try:
-            from distributed import Client, LocalCluster
+            from distributed import Client
+
+            from toolkit.fleet.dask_cluster import local_cluster
         except ImportError as error:
             raise ConfigError(
                 "engine=dask: the package distributed is not installed", hint="pip install -e '.[dask]'"
             ) from error
         settings = self._settings
+        address, wanted = settings.address, 1 if settings.address else settings.workers
         try:
-            if settings.address:
-                cluster: Any = settings.address
-            else:
-                cluster = self._stack.enter_context(
-                    LocalCluster(
-                        n_workers=settings.workers,
-                        threads_per_worker=settings.threads,
-                        processes=True,
-                        host="127.0.0.1",
-                        dashboard_address=None,
-                        local_directory=str(self._here / "dask"),
-                        memory_limit=0,  # a job is a connection, not an array
-                        silence_logs="ERROR",
-                    )
-                )
-            self.client = self._stack.enter_context(Client(cluster, timeout=self.patience))
-            self.client.wait_for_workers(1, timeout=self.patience)
-        except (OSError, TimeoutError, ValueError) as error:
+            cluster: Any = address or self._stack.enter_context(
+                local_cluster(settings.workers, settings.threads, self._here / "dask")
+            )
+            try:
+                self.client = self._stack.enter_context(Client(cluster, timeout=self.patience))
+            except (OSError, TimeoutError, ValueError) as error:
+                raise ConfigError(
+                    f"engine.address={address}: no scheduler answers: {type(error).__name__}: {_first_line(error)}",
+                    hint="dask scheduler --host …; null starts a cluster on this machine",
+                ) from error
+            try:
+                self.client.wait_for_workers(wanted, timeout=self.patience)
+            except (OSError, TimeoutError) as error:
+                raise ConfigError(
+                    f"engine.address={address}: the scheduler has no workers"
+                    if address
+                    else f"engine.workers={wanted}: not all of them came up within {self.patience:g} s",
+                    hint=f"on each machine: dask worker {address}" if address else "fewer need less memory",
+                ) from error
+        except BaseException:  # Ctrl-C, too: no worker is left behind
             self._stack.close()
-            raise ConfigError(
-                f"engine.address={settings.address}: no scheduler answers: {type(error).__name__}: {error}",
-                hint="dask scheduler --host …; null starts a cluster on this machine",
-            ) from error
+            raise
         self._stack.enter_context(cut_with_all_lines(self))
         self.client.subscribe_topic(self._topic, self._on_event)
         # Boards are not computations: the same order twice is two deployments, and none may be left out.
         self._executor = self.client.get_executor(pure=False, retries=0)
+        threading.Thread(target=self._watch, name="dask-watch", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closed.set()
         with contextlib.suppress(Exception):
             self.client.unsubscribe_topic(self._topic)
         self._stack.close()
@@ -278,9 +331,54 @@ class DaskEngine:
         return self._run(job, replace(self._order(job), done=done, why=why, cause=cause))
 
     def close(self) -> None:
-        """End the lines of all workers, as a second Ctrl-C does with those of this process."""
-        with contextlib.suppress(Exception):
-            self.client.run(cut_all_lines, wait=False)
+        """End the lines of this rollout on all workers, as a second Ctrl-C does with those of this process."""
+        self._cut.set()
+
+    def _watch(self) -> None:
+        """Tell the workers of an interruption; give up where nobody is there to finish a board."""
+        seen = time.monotonic()
+        told: set[str] = set()
+        cut_at = 0.0
+        while not self._closed.wait(0.5):
+            if self._stop.is_set() or self._cut.is_set():
+                how = "cut" if self._cut.is_set() else "no more"
+                cut_at = cut_at or (time.monotonic() if how == "cut" else 0.0)
+                if how not in told:
+                    told.add(how)
+                    self._tell(how)
+            try:
+                if self.client.sync(self.client.scheduler.ncores, callback_timeout=5):
+                    seen = time.monotonic()
+                why = "the cluster has no workers"
+            except Exception as error:  # whatever it is, nobody answers
+                why = f"the scheduler does not answer: {type(error).__name__}"
+            late = time.monotonic()
+            if cut_at and late - cut_at > self.grace:
+                return self._give_up("stopped, and its worker does not say what became of it")
+            if late - seen > self.absence:
+                return self._give_up(f"{why} (for {self.absence:g} s)")
+
+    def _tell(self, how: str) -> None:
+        """In a thread of its own: a worker that hangs would keep us waiting for its answer."""
+
+        def tell() -> None:
+            with contextlib.suppress(Exception):
+                self.client.run(end_here, self._topic, how, on_error="ignore")
+
+        threading.Thread(target=tell, daemon=True).start()
+
+    def _give_up(self, why: str) -> None:
+        """All orders are taken back, so that no worker that comes later begins one, and fail."""
+        self._why = why
+
+        def take_back() -> None:
+            with contextlib.suppress(Exception):
+                self._executor.shutdown(wait=False)
+
+        taking = threading.Thread(target=take_back, daemon=True)
+        taking.start()
+        taking.join(5)
+        self._given_up.set()
 
     def _order(self, job: BoardJob) -> Order:
         # The files' paths are this machine's: the worker finds its own by the package's digest.
@@ -298,17 +396,13 @@ class DaskEngine:
 
     def _run(self, job: BoardJob, order: Order) -> Outcome:
         try:
-            reply: Reply = self._executor.submit(carry_out, order).result()
+            future = self._executor.submit(carry_out, order)
+            while not wait([future], timeout=0.5).done:
+                if self._given_up.is_set():
+                    raise TimeoutError
+            reply: Reply = future.result()
         except Exception as error:  # whatever the cluster raises, the board has exactly one outcome
-            outcome = Outcome(
-                job.board,
-                "failed",
-                cause="worker",
-                message=f"{job.board}: no worker carried it out: {type(error).__name__}: {_first_line(error)}",
-                hint="look at the workers' logs; what the board runs, deploy status tells",
-                release=job.release.id,
-                switched=True,  # perhaps; putting back asks the board
-            )
+            outcome = self._nobody_did(job, order.done, self._why or f"{type(error).__name__}: {_first_line(error)}")
             self._emit(Event("outcome", outcome.message, board=job.board, data=outcome.as_json()))
             return outcome
         self.workers[job.board] = reply.worker
@@ -320,6 +414,21 @@ class DaskEngine:
         outcome = reply.outcome
         self._emit(Event("outcome", outcome.message, outcome.stage, job.board, outcome.as_json()))
         return outcome
+
+    def _nobody_did(self, job: BoardJob, done: Outcome | None, why: str) -> Outcome:
+        """The outcome of a board that no worker answered for."""
+        if done is not None:
+            message = f"could not be put back to {done.previous[:12] or 'nothing'}, may run {done.release[:12]}: {why}"
+            return replace(done, status="failed", stage="revert", cause="not-reverted", message=message)
+        return Outcome(
+            job.board,
+            "failed",
+            cause="worker",
+            message=f"{job.board}: no worker carried it out: {why}",
+            hint=f"look at the workers' logs; what the board runs: {job.address.command('status')}",
+            release=job.release.id,
+            switched=True,  # perhaps; putting back asks the board
+        )
 
     def _on_event(self, stamped: tuple[float, Mapping[str, Any]]) -> None:
         content = stamped[1]["event"]

@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import Any
 
 from toolkit.artefacts.hashing import digest_data
-from toolkit.errors import PlanError
+from toolkit.errors import InputError, PlanError
 
 FORMAT = 1
 
@@ -44,15 +44,18 @@ class BoardFacts:
     """What decides for one board, as it said by itself.
 
     unreachable: cause why it did not answer or cannot be used; "" = it answered. missing: SHA-256 of what the
-    wished release lacks → bytes that are there. environment: ``same``, ``differs`` or ``absent``. block:
+    wished release lacks → bytes that are there. broken: files of ``current`` that are gone or of another size.
+    environment: ``same``, ``differs`` or ``absent``. block:
     lines of the environment as it is, where it differs. run_key: of the last run of ``current``. lock: who
     deploys to it now. foreign: why ``current`` is not ours. pending: release of a switch that nobody has
     confirmed."""
 
     unreachable: str = ""
     message: str = ""
+    hint: str = ""
     current: str = ""
     missing: Mapping[str, int] = field(default_factory=dict)
+    broken: tuple[str, ...] = ()
     environment: str = "absent"
     block: tuple[str, ...] = ()
     run_key: str = ""
@@ -64,7 +67,7 @@ class BoardFacts:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> BoardFacts:
         """From plain data, such as a test's; what is left out has its default."""
-        given: dict[str, Any] = {**value, "block": tuple(value.get("block", ()))}
+        given: dict[str, Any] = {**value, **{key: tuple(value.get(key, ())) for key in ("block", "broken")}}
         return BoardFacts(**given)
 
 
@@ -194,22 +197,23 @@ def decide(
     allowed = permits or Permits()
     plan = BoardPlan(board, target, where, release=wish.release, replaces=facts.current)
     if facts.unreachable:
-        return replace(plan, cause=facts.unreachable, reason=facts.message or facts.unreachable)
+        return replace(plan, cause=facts.unreachable, reason=facts.message or facts.unreachable, hint=facts.hint)
     reasons = []
     steps = []
     settled = bool(wish.release) and facts.current == wish.release and not facts.pending
+    torn = max(len(facts.missing), len(facts.broken))
     if not settled:
         steps += [INSTALL]
         reasons.append(_why_another(facts, wish))
-    elif facts.missing:
+    elif torn:
         steps += [INSTALL]
-        reasons.append(f"{len(facts.missing)} of its files are missing")
+        reasons.append(f"{torn} of its files are missing or cut short")
     if facts.environment != "same":
         steps += [ENVIRONMENT]
         reasons.append(f"the environment {'differs' if facts.environment == 'differs' else 'is not set'}")
-    if not settled or facts.missing or facts.run_key != wish.run_key:
+    if not settled or torn or facts.run_key != wish.run_key:
         steps += [RUN, VERIFY]
-        if settled and not facts.missing:
+        if settled and not torn:
             reasons.append("it ran with other settings" if facts.run_key else "it has not run yet")
     if not settled:
         steps += [SWITCH]
@@ -245,7 +249,8 @@ def _refusal(plan: BoardPlan, facts: BoardFacts, permits: Permits) -> BoardPlan:
             plan, steps=(), cause=cause, reason=reason, hint=hint, files=0, bytes=0, environment=()
         )
 
-    if facts.foreign and not permits.take_over:
+    # A link of ours to a release that is gone is nobody's work: it is put in order.
+    if facts.foreign and not facts.current and not permits.take_over:
         return refused(
             "foreign-release",
             facts.foreign,
@@ -276,7 +281,7 @@ def effect(plan: BoardPlan, facts: BoardFacts, wish: BoardWish) -> BoardFacts:
     """The facts of a board once its plan has been carried out: the model that tests hold planning against."""
     now = facts
     if INSTALL in plan.steps:
-        now = replace(now, missing={})
+        now = replace(now, missing={}, broken=(), foreign="" if facts.current else facts.foreign)
     if SWITCH in plan.steps:
         now = replace(
             now, current=wish.release, pending="", foreign="", environment="same", block=(), run_key=""
@@ -384,11 +389,13 @@ def to_text(plan: Plan, overrides: Sequence[str]) -> str:
 
 
 def from_text(text: str, name: str) -> tuple[Plan, list[str]]:
-    """Read such a file: the plan and the overrides. Raises PlanError where it is damaged or was edited."""
+    """Read such a file: the plan and the overrides.
+
+    :raises InputError: it is no plan, was cut off, or is another version's. PlanError: it was edited."""
     try:
         content = json.loads(text)
         if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']}")
+            raise ValueError(f"it is of format {content['format']}, this version reads format {FORMAT}")
         plan = Plan(
             content["settings"],
             tuple(BuildStep(**_tuples(item)) for item in content["steps"]),
@@ -396,12 +403,15 @@ def from_text(text: str, name: str) -> tuple[Plan, list[str]]:
             tuple(tuple(wave) for wave in content["waves"]),
         )
         overrides = [str(item) for item in content["overrides"]]
-        digest = content["digest"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise PlanError(f"{name}: not a plan: {error}", hint="deploy plan out=FILE writes one") from error
-    if plan.digest != digest:
+        digest, found = content["digest"], plan.digest
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else error
+        hint = "deploy plan … out=FILE writes one"
+        raise InputError(f"plan={name}: not a plan of this version: {what}", hint=hint) from error
+    if found != digest:
         raise PlanError(
-            f"{name}: it was edited: its digest is {plan.digest[:12]}, it says {str(digest)[:12]}"
+            f"plan={name}: it was edited: its digest is {found[:12]}, it says {str(digest)[:12]}",
+            hint=f"look at it and make it again: deploy plan … out={name}",
         )
     return plan, overrides
 

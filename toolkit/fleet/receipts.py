@@ -3,13 +3,15 @@
 ::
 
     runs/<id>/receipts/<board>.json      the receipt of that run, for people
-    .deploy/receipts/<board>.jsonl       every receipt of the board, one a line; each holds its former's
-    SHA-256 .deploy/receipts/<board>.head        number and SHA-256 of the last line
+    .deploy/receipts/<board>.jsonl       every receipt of the board, one a line; each holds its former's SHA-256
+    .deploy/receipts/<board>.head        number and SHA-256 of the last line
 
-A line is canonical JSON, and ``former`` is the SHA-256 of the whole line before it: who edits or removes
-one breaks the next one's ``former``, who removes the last ones contradicts the head, who removes a run's
-own contradicts the chain, and the other way round. The chain is tamper-evident, not tamper-proof: who may
-write everything here can write everything anew. Keep a copy of the heads elsewhere if that is a worry.
+A line is canonical JSON, and ``former`` is the SHA-256 of the whole line before it: who edits or removes one
+breaks the next one's ``former``, who removes the last ones contradicts the head, who removes a run's own
+contradicts the chain, and the other way round. Whoever appends looks first: where the chain is not what its
+head says, the new receipt says so (``broken``), since its own head would hide it. The chain is
+tamper-evident, not tamper-proof: who may write everything here can write everything anew. Keep a copy of the heads
+elsewhere if that is a worry.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,12 +83,16 @@ class Receipts:
         """Append a receipt to the board's chain and return it; ``copy``: the run's own file for it.
 
         A board that is tried again in the same run gets another receipt; the run's file is that of the last
-        one.
+        one. ``content`` has no ``number``, ``former`` and ``broken`` of its own: those are the chain's.
         """
+        if taken := content.keys() & {"number", "former", "broken"}:
+            raise ValueError(f"a receipt's own words: {sorted(taken)}")
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._alone(board):
-            number, former = self._head(board)
+            number, former, broken = self._end(board)
             receipt = {**content, "board": board, "number": number + 1, "former": former}
+            if broken:
+                receipt["broken"] = broken
             line = canonical_json(json.loads(json.dumps(receipt, default=str)))
             with self._chain(board).open("ab") as file:
                 file.write(line + b"\n")
@@ -95,21 +101,25 @@ class Receipts:
             if copy is not None:
                 text = json.dumps(json.loads(line), indent=1, sort_keys=True, ensure_ascii=False)
                 write_atomically(copy, text.encode())
-            head = f"{number + 1} {hashlib.sha256(line).hexdigest()}\n"
-            write_atomically(self.folder / f"{board}.head", head.encode())
+            self._point(board, number + 1, hashlib.sha256(line).hexdigest())
         return receipt
 
-    def _head(self, board: str) -> tuple[int, str]:
-        """Number and digest of the last line. After a kill between the two writes the head is one behind."""
+    def _point(self, board: str, number: int, digest: str) -> None:
+        write_atomically(self.folder / f"{board}.head", f"{number} {digest}\n".encode())
+
+    def _end(self, board: str) -> tuple[int, str, str]:
+        """Number and digest of the last line, and why that is not what the head says; "" where it is."""
         lines = _lines(self._chain(board))
-        if not lines:
-            return 0, ""
-        if lines[-1][1]:
-            return len(lines), hashlib.sha256(lines[-1][0]).hexdigest()
-        # The last line was cut off by a kill or a power cut: nobody has seen it, and nothing follows it.
-        whole = b"".join(line + b"\n" for line, _ in lines[:-1])
-        write_atomically(self._chain(board), whole)
-        return len(lines) - 1, hashlib.sha256(lines[-2][0]).hexdigest() if len(lines) > 1 else ""
+        if lines and not lines[-1][1]:
+            # The last line was cut off by a kill or a power cut: nobody has seen it, and nothing follows it.
+            write_atomically(self._chain(board), b"".join(line + b"\n" for line, _ in lines[:-1]))
+            lines.pop()
+        digests = [hashlib.sha256(line).hexdigest() for line, _ in lines]
+        head = self.folder / f"{board}.head"
+        broken = _contradiction(digests, head)
+        if digests and not broken and _head_of(head) != (len(digests), digests[-1]):
+            self._point(board, len(digests), digests[-1])  # one behind, after a kill: never two
+        return len(lines), digests[-1] if digests else "", broken
 
     def _chain(self, board: str) -> Path:
         return self.folder / f"{board}.jsonl"
@@ -139,6 +149,28 @@ def check(base: Path) -> list[Problem]:
     return problems
 
 
+def count(base: Path) -> int:
+    """How many receipts there are in the folder that ``deploy`` is run from."""
+    return sum(len(_lines(path)) for path in (base / ".deploy" / "receipts").glob("*.jsonl"))
+
+
+def _contradiction(digests: Sequence[str], path: Path) -> str:
+    """What the head at ``path`` says against a chain whose whole lines have these digests; "" = nothing.
+
+    One line more than the head knows is a kill between the two writes: nothing was lost by it."""
+    head = _head_of(path)
+    if head is None:
+        if len(digests) <= 1 and not path.exists():
+            return ""
+        return "its head is missing or damaged"
+    number, digest = head
+    if not number <= len(digests) <= number + 1:
+        return f"there are {len(digests)} receipts, and there were {number}"
+    if number and digests[number - 1] != digest:
+        return f"receipt {number}, the last one, was edited"
+    return ""
+
+
 def _check_board(folder: Path, runs: Path, board: str, copies: Mapping[str, Path]) -> Iterator[str]:
     lines = _lines(folder / f"{board}.jsonl")
     former = ""
@@ -159,23 +191,18 @@ def _check_board(folder: Path, runs: Path, board: str, copies: Mapping[str, Path
                 f"receipt {number} (run {receipt.get('run')}) does not follow the one before it: "
                 f"that was {what}"
             )
+        elif receipt.get("broken"):
+            yield f"when receipt {number} (run {receipt.get('run')}) was written: {receipt['broken']}"
         elif receipt.get("number") != number or receipt.get("board") != board:
             yield f"receipt {number} says that it is {receipt.get('number')} of {receipt.get('board')}"
         former = hashlib.sha256(line).hexdigest()
         last.pop(str(receipt.get("run")), None)
         last[str(receipt.get("run"))] = receipt
+    digests = [hashlib.sha256(line).hexdigest() for line, complete in lines if complete]
+    if contradiction := _contradiction(digests, folder / f"{board}.head"):
+        yield contradiction
     head = _head_of(folder / f"{board}.head")
-    if head is None and len(lines) == 1 and not (folder / f"{board}.head").exists():
-        head = (0, "")
-    # One line more than the head knows is a kill between the two writes: nothing was lost by it.
-    behind = head is not None and head[0] == len(lines) - 1
-    if head is None:
-        yield "its head is missing or damaged"
-    elif head[0] != len(lines) and not behind:
-        yield f"there are {len(lines)} receipts, and there were {head[0]}"
-    elif head[0] == len(lines) and head[1] != former:
-        yield f"receipt {len(lines)}, the last one, was edited"
-    newest = next(reversed(last), "") if behind else ""
+    newest = next(reversed(last), "") if (head or (0, ""))[0] < len(lines) else ""
     for run, path in copies.items():
         try:
             copy = json.loads(path.read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ class Board:
     What the inventory leaves out is empty ("", port 0) and means: as the profile says. ``password`` is a
     reference such as ``env:NAME``, never a value. ``labels`` map a name to a text, "" where a label has no
     value; ``overrides`` map dotted configuration keys to plain values. ``place`` is where it stands:
-    ``file:line``.
+    ``file:line``; ``lines`` is where each of its overrides does.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Board:
     overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
     kind: str = "board"
     place: str = field(default="", compare=False)
+    lines: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def settings(self) -> dict[str, Any]:
         """Everything this entry sets, by dotted configuration key: overrides, ``board.host`` and so on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from yaml.nodes import Node, ScalarNode, SequenceNode
@@ -28,17 +28,28 @@ _HOST_KEY = re.compile(
 _SECRET = re.compile(r"\$\{secret:\s*(env|file|keyring)\s*,\s*(.+?)\s*\}\Z")
 
 
+Wrong = Callable[[str, Any], str]
+"""(dotted key, value) → what is wrong with it, "" where nothing is."""
+
+
 def finish(
-    drafts: Sequence[Draft], profiles: Collection[str], default_profile: str, problems: Problems
+    drafts: Sequence[Draft],
+    profiles: Collection[str],
+    default_profile: str,
+    problems: Problems,
+    addresses: Mapping[str, str],
+    wrong: Wrong,
 ) -> list[Board]:
     """Return the boards; whatever is wrong goes to ``problems``, and then the result is not to be used."""
-    boards = [_board(draft, profiles, default_profile, problems) for draft in drafts]
+    boards = [_board(draft, profiles, default_profile, problems, wrong) for draft in drafts]
     _unique_names(drafts, problems)
-    _unique_addresses(drafts, boards, problems)
+    _unique_addresses(drafts, boards, problems, addresses)
     return boards
 
 
-def _board(draft: Draft, profiles: Collection[str], default_profile: str, problems: Problems) -> Board:
+def _board(
+    draft: Draft, profiles: Collection[str], default_profile: str, problems: Problems, wrong: Wrong
+) -> Board:
     if not _NAME.match(draft.name) or draft.name.endswith("."):
         problems.at(
             draft.node,
@@ -49,9 +60,10 @@ def _board(draft: Draft, profiles: Collection[str], default_profile: str, proble
         profile=_profile(draft, profiles, default_profile, problems),
         **_connection(draft.layer.fields, problems),
         labels=_labels(draft.layer, problems),
-        overrides={key: _value(key, node, problems) for key, node in draft.layer.overrides.items()},
+        overrides={key: _value(key, node, problems, wrong) for key, node in draft.layer.overrides.items()},
         kind=draft.kind,
         place=place(draft.node),
+        lines={key: place(node) for key, node in draft.layer.overrides.items()},
     )
 
 
@@ -157,14 +169,17 @@ def _labels(layer: Layer, problems: Problems) -> dict[str, str]:
     return {name: value for name, (value, _) in layer.labels.items()}
 
 
-def _value(key: str, node: Node, problems: Problems) -> Any:
+def _value(key: str, node: Node, problems: Problems, wrong: Wrong) -> Any:
     if is_text(key) and isinstance(node, ScalarNode) and not is_null(node):
         return text_of(node)  # a version written 5.10 without quotes is not the number 5.1
     try:
-        return plain(node)
+        value = plain(node)
     except ValueError as error:
         problems.at(node, f"{key} {error}")
         return None
+    if why := wrong(key, value):
+        problems.at(node, why)
+    return value
 
 
 def _unique_names(drafts: Sequence[Draft], problems: Problems) -> None:
@@ -180,20 +195,24 @@ def _unique_names(drafts: Sequence[Draft], problems: Problems) -> None:
         problems.at(draft.node, f"{draft.name}: {line_of(other.node)} {same}")
 
 
-def _unique_addresses(drafts: Sequence[Draft], boards: Sequence[Board], problems: Problems) -> None:
+def _unique_addresses(
+    drafts: Sequence[Draft], boards: Sequence[Board], problems: Problems, addresses: Mapping[str, str]
+) -> None:
     """Two boards at one address are a mistake.
 
     Behind different jump hosts the same private address (a 200 DK's 192.168.1.2) means two machines.
-    A build host may be the machine that a board's cards sit in.
+    A build host may be the machine that a board's cards sit in. A board that names no address has its profile's.
     """
     first: dict[tuple[str, str, str, int], Draft] = {}
     for draft, board in zip(drafts, boards, strict=True):
-        if not board.host:
+        host = board.host or addresses.get(board.profile, "")
+        if not host:
             continue
-        address = (board.kind, board.jump, draft.address or board.host.lower(), board.port or 22)
+        address = (board.kind, board.jump, draft.address or host.lower(), board.port or 22)
         other = first.setdefault(address, draft)
         if other is not draft and other.name != draft.name:
-            where = f"{draft.address.strip() or board.host}:{board.port or 22}"
+            where = f"{draft.address.strip() or host}:{board.port or 22}"
+            where += "" if board.host else f", the default of profile {board.profile}"
             node = draft.layer.fields.get("host", draft.node)
             if isinstance(node, SequenceNode) or node is other.layer.fields.get("host"):
                 node = draft.node  # a group gives both the same host: their own lines tell them apart

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from yaml.nodes import MappingNode, Node, SequenceNode
 
 from toolkit.inventory.board import CONNECTION
-from toolkit.inventory.keys import known_key, near_key
+from toolkit.inventory.keys import is_of_the_call, known_key, near_key
 from toolkit.inventory.nodes import Problems, is_null, items, mapping, near, sequence, text_of
 
 FIELDS = ("profile", *CONNECTION)
@@ -95,6 +95,8 @@ def read_overrides(node: Node, layer: Layer, problems: Problems) -> None:
         fieldname = dotted.removeprefix("board.")
         if dotted.startswith("board.") and fieldname in FIELDS:
             layer.fields.setdefault(fieldname, value)
+        elif is_of_the_call(dotted):
+            problems.at(key, f"{dotted} holds for all boards of a call, not for one: type it on the command line")
         elif known_key(dotted):
             layer.overrides[dotted] = value
         else:

@@ -23,6 +23,19 @@ def is_text(dotted: str) -> bool:
     return _kind_of(dotted) is str
 
 
+# Read once for all boards of a call; of the others each board may have its own.
+_OF_THE_CALL = ("rollout", "engine", "store", "sign")
+_SWITCHES = ("simulate", "inventory", "hosts", "release", "replace", "run", "plan", "out", "lock", "board.count")
+_OF_A_BOARD = ("rollout.take_over", "rollout.break_lock", "rollout.confirm_within", "rollout.keep_releases")
+
+
+def is_of_the_call(dotted: str) -> bool:
+    """Does the setting (or group) ``dotted`` hold for all boards of a call, so that none can have its own?"""
+    if dotted in _OF_A_BOARD:
+        return False
+    return dotted in _SWITCHES or dotted.split(".", 1)[0] in _OF_THE_CALL
+
+
 @lru_cache(maxsize=4096)
 def _kind_of(dotted: str) -> Any:
     """The type of the setting ``dotted``, None where there is none."""

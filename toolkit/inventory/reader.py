@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from yaml.nodes import Node
@@ -15,7 +15,7 @@ from toolkit.inventory import ansible, native
 from toolkit.inventory import ssh_config as ssh_config_file
 from toolkit.inventory.ansible_ini import read_ini
 from toolkit.inventory.board import Board
-from toolkit.inventory.checks import finish
+from toolkit.inventory.checks import Wrong, finish
 from toolkit.inventory.draft import Draft
 from toolkit.inventory.nodes import Problems, compose, near
 from toolkit.inventory.program import read_printed, read_program
@@ -32,12 +32,16 @@ def load(
     *,
     ssh_config: str = "~/.ssh/config",
     limit: float = 60,
+    addresses: Mapping[str, str] | None = None,
+    wrong: Wrong = lambda key, value: "",
 ) -> list[Board]:
     """Return the machines of an inventory in its order, boards before build hosts.
 
     ``spec`` is a path, a name to look for in ``folders``, or ``ssh:PATTERN`` for entries of the file
     ``ssh_config``. ``profiles`` are the board profiles there are; ``default_profile`` is for boards that name
-    none. ``limit`` is how long a program that prints the inventory may take, in seconds.
+    none. ``limit`` is how long a program that prints the inventory may take, in seconds. ``addresses`` are
+    the profiles' default addresses, where they matter. ``wrong(key, value)`` says what is wrong with an
+    override's value, "" where nothing is.
 
     :raises ConfigError: it cannot be found or read, or anything in it is wrong: ``problems`` lists all of it,
         each with file and line.
@@ -45,7 +49,7 @@ def load(
     problems = Problems()
     with _no_collection():
         drafts = _read(spec, folders, ssh_config, limit, problems)
-        boards = finish(drafts, profiles, default_profile, problems)
+        boards = finish(drafts, profiles, default_profile, problems, addresses or {}, wrong)
     problems.raise_if_any(spec)
     return boards
 

@@ -12,6 +12,7 @@ What it keeps in <root>/<app>/:
                               <sha256>.idx tells a controller which chunks it holds: made there, a mere hint
     releases/<id>/            hard links to blobs, manifest.json (whose SHA-256 is the id), .deploy, .last_run
     current, previous         links to releases/<id>
+    reverted                  link to the release that was taken back last: whoever goes back goes back once
     pending                   a switch that nobody has confirmed yet
     outputs/  work/  journal  lock
 
@@ -308,6 +309,27 @@ class Folder:
     def complete(self, release):
         return os.path.isfile(self.path("releases", release, "manifest.json"))
 
+    def lacking(self, release):
+        """Paths of a release's files that are not there or have another size. Hashes nothing: a look is quick."""
+        try:
+            files = read_json(self.path("releases", release, "manifest.json"))["files"]
+            sizes = {file["path"]: file["size"] for file in files}
+        except (KeyError, TypeError):
+            return ["manifest.json"]
+        lack = []
+        for path, size in sorted(sizes.items()):
+            try:
+                found = os.lstat(self.path("releases", release, path))
+            except OSError:
+                found = None
+            if not found or not stat.S_ISREG(found.st_mode) or found.st_size != size:
+                lack.append(path)
+        return lack
+
+    def strange(self):
+        """Is what lies at `current` somebody else's? A release of ours that is gone is not."""
+        return bool(self.foreign()) and not self.pointer("current")
+
     def foreign(self):
         """Why `current` is not ours; "" where it is, or where there is none."""
         path = self.path("current")
@@ -458,6 +480,8 @@ class Session:
         pending = app.pending()
         answer.update(
             current=app.pointer("current"), previous=app.pointer("previous"), releases=app.releases(),
+            reverted=app.pointer("reverted"),
+            broken=app.lacking(app.pointer("current")) if app.pointer("current") else [],
             lock=app.locked() if app.lock_handle is None else None, foreign=app.foreign(), missing={},
             last_run=app.last_run(), journal_tail=journal_tail(app.path("journal")), folder=text(app.folder),
             pending={key: pending[key] for key in ("release", "former", "within")} if pending else None)
@@ -779,7 +803,8 @@ class App(Folder):
         if not self.flock(handle, 0.5):
             if break_lock:
                 for pid in self.lock_holders(handle):
-                    os.kill(pid, signal.SIGKILL)     # safe at any point: see the top of this file
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)     # safe at any point: see the top of this file
             if not break_lock or not self.flock(handle, 5):
                 os.close(handle)
                 record = self.locked() or {}
@@ -808,12 +833,19 @@ class App(Folder):
 
     @staticmethod
     def lock_holders(handle):
-        """Process ids that hold a flock on a file, as the kernel knows them."""
-        inode = ":%d" % os.fstat(handle).st_ino
+        """Process ids that hold a flock on a file, as the kernel knows them.
+
+        Inodes of other file systems have the same numbers, so each must have this very file open, too."""
+        file = os.fstat(handle)
         with open("/proc/locks") as stream:
             rows = [line.split() for line in stream]
-        return [int(row[4]) for row in rows
-                if row[1] == "FLOCK" and row[5].endswith(inode) and int(row[4]) not in (0, os.getpid())]
+        found = set()
+        for pid in [row[4] for row in rows if row[1] == "FLOCK" and row[5].endswith(":%d" % file.st_ino)]:
+            with contextlib.suppress(OSError):
+                for name in os.listdir("/proc/%s/fd" % pid):
+                    if os.path.samestat(os.stat("/proc/%s/fd/%s" % (pid, name)), file) and int(pid) != os.getpid():
+                        found.add(int(pid))
+        return found
 
     @contextlib.contextmanager
     def state(self):
@@ -857,10 +889,11 @@ class App(Folder):
     def save_pending(self, pending):
         replace_file(self.path("pending"), to_json(pending))
 
-    def begin(self, release, within, environment):
-        """Move `current`. `within` seconds to confirm; 0 = nothing to wait for."""
+    def begin(self, release, within, environment, back=False):
+        """Move `current`. `within` seconds to confirm; 0 = nothing to wait for. `back`: it is a way back."""
         pending = {
             "release": release, "former": self.pointer("current"), "settled": within <= 0, "within": within,
+            "back": back,
             "environment": environment, "former_environment": self.bashrc.read(),
         }
         pending.update(clock())
@@ -879,6 +912,10 @@ class App(Folder):
                 self.undo(pending, "the switch failed")
             raise
         return pending["former"]
+
+    def must_be_ours(self):
+        if self.strange():
+            raise Refused("foreign-release", self.foreign(), "move it away, or set board.root")
 
     def check_signature(self, release, given):
         """Refuse a release that nobody whom this board trusts has signed; keep the signature for going back.
@@ -915,6 +952,7 @@ class App(Folder):
             self.bashrc.write(pending["environment"])
         if pending["former"] and pending["former"] != release:
             self.point("previous", pending["former"])
+        self.point("reverted", pending["former"] if pending.get("back") else "")
         if pending.get("record") is not None:
             replace_file(self.path("releases", release, ".last_run"), to_json(pending["record"]))
         self.journal("settled", release=release, former=pending["former"])
@@ -926,6 +964,7 @@ class App(Folder):
         self.point("current", pending["former"])
         if pending["environment"] is not None:
             self.bashrc.write(pending["former_environment"])
+        self.point("reverted", pending["release"])
         self.journal("reverted", release=pending["release"], former=pending["former"], why=why)
         drop(self.path("pending"))
         disk("flush", self.folder)
@@ -936,6 +975,12 @@ class App(Folder):
         if not pending:
             if os.path.lexists(self.path("pending")):
                 drop(self.path("pending"))           # not one of ours: ours are written whole
+            return
+        if self.strange():
+            # Somebody put something of his own there meanwhile: it is not ours to move, so the switch is off.
+            self.journal("given-up", release=pending["release"], former=pending["former"], why=self.foreign())
+            drop(self.path("pending"))
+            disk("flush", self.folder)
             return
         if pending["settled"]:
             self.finish(pending)
@@ -1478,8 +1523,7 @@ class Worker(Session):
         release = digest_name(q["release"])
         if not app.complete(release):
             raise Refused("no-release", "release %s is not on the board" % release[:12], "install it first")
-        if app.foreign() and not app.pointer("current"):
-            raise Refused("foreign-release", app.foreign(), "move it away, or set board.root")
+        app.must_be_ours()
         if app.pointer("current") != release:
             app.check_signature(release, q.get("signature") or "")
         with app.state():
@@ -1521,8 +1565,9 @@ class Worker(Session):
         app = self.locked_app()
         with app.state():
             app.resolve()
+            app.must_be_ours()
             pending = app.pending()
-            to = q["to"]
+            to, reverted = q["to"], app.pointer("reverted")
             if pending and to in ("", pending["former"]):
                 app.undo(pending, "asked for")
                 return {"current": app.pointer("current")}
@@ -1530,17 +1575,23 @@ class Worker(Session):
                 if pending:
                     app.undo(pending, "asked for")
                 if app.pointer("current"):
-                    app.begin("", 0, "")
+                    app.begin("", 0, "", True)
+                return {"current": app.pointer("current")}
+            if not to and reverted:                  # it went back already: once more would be forward again
                 return {"current": app.pointer("current")}
             to = to or app.pointer("previous")
             if not to or not app.complete(digest_name(to)):
                 raise Refused("no-release", "there is no %s to go back to" % (
                     "release " + to[:12] if to else "previous release"), "install the release that you want")
+            lack = app.lacking(to)
+            if lack and to != app.pointer("current"):
+                raise Refused("no-release", "release %s is not whole: %d of its files are missing or cut short, "
+                              "such as %s" % (to[:12], len(lack), lack[0]), "deploy it again: what it lacks is sent")
             app.check_signature(to, "")
             if pending:
                 app.undo(pending, "asked for")
             if app.pointer("current") != to:
-                app.begin(to, 0, app.note(to).get("environment"))
+                app.begin(to, 0, app.note(to).get("environment"), to != reverted)
             return {"current": to}
 
     def do_put(self, q):

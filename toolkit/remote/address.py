@@ -20,6 +20,7 @@ class Address:
     ssh_config's.
     ``client``: ``fabric``, ``openssh`` (the system's ``ssh``), or ``local`` (this machine, no SSH).
     ``interpreters``: candidates for running the agent on the board, in order.
+    ``words``: what selects it on the command line, as a shell takes it; "" = nobody knows.
     """
 
     name: str
@@ -34,6 +35,11 @@ class Address:
     jump: str = ""
     client: str = "fabric"
     interpreters: tuple[str, ...] = ("python3",)
+    words: str = ""
+
+    def command(self, verb: str, *more: str) -> str:
+        """What to type for ``verb`` with this board, for hints."""
+        return " ".join(["deploy", verb, self.words or f"hosts={self.name}", *more])
 
     def __str__(self) -> str:
         """``name (user@host:port)``, for messages."""

@@ -48,6 +48,11 @@ _PASSES = 3
 """How often missing or damaged blobs are sent before we give up on a board."""
 
 
+def local_holder() -> str:
+    """``user@host`` of this process, for locks and journals."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
 @dataclass(frozen=True)
 class Wish:
     """What a board ought to have: compared by the board while it inspects itself.
@@ -72,6 +77,10 @@ class Inspection:
     """Absolute path of <root>/<app> on the board."""
     current: str
     previous: str
+    reverted: str
+    """The release that was taken back last, by a person, a rollout or the board itself; "" once another one came."""
+    broken: tuple[str, ...]
+    """Paths in the current release whose files are missing or have another size."""
     releases: tuple[str, ...]
     """Ids of the complete releases, oldest first."""
     missing: Mapping[str, int]
@@ -79,7 +88,8 @@ class Inspection:
     environment: str
     """The block in ~/.bashrc against the wish: ``same``, ``differs`` or ``absent``; "" without a wish."""
     last_run: Mapping[str, Any] | None
-    """What :meth:`BoardAgent.confirm` stored for the current release."""
+    """What :meth:`BoardAgent.confirm` stored for the current release. ``time`` is a number if it is there, ``figures``
+    holds numbers, None, and ``failed``, a list of names."""
     lock: Mapping[str, Any] | None
     """holder, since (epoch), age (seconds) of somebody else's lock."""
     pending: Mapping[str, Any] | None
@@ -150,7 +160,7 @@ class BoardAgent:
         self._limits = limits
         self._emit = emit
         self._frames = Frames(line, address.name, boot or boot_payload())
-        self._session = _Session("", "", f"{getpass.getuser()}@{socket.gethostname()}")
+        self._session = _Session("", "", local_holder())
         self._first = True
 
     @classmethod
@@ -208,12 +218,14 @@ class BoardAgent:
                 folder=self._session.folder,
                 current=_release_id(answer["current"]),
                 previous=_release_id(answer["previous"]),
+                reverted=_release_id(answer["reverted"]),
+                broken=tuple(plain(name) for name in answer["broken"]),
                 releases=tuple(_release_id(name) for name in answer["releases"]),
                 missing=missing,
                 environment=_one_of(answer.get("environment", ""), "same", "differs", "absent", ""),
-                last_run=_record(answer["last_run"]),
-                lock=_record(answer["lock"]),
-                pending=_record(answer["pending"]),
+                last_run=_remembered(answer["last_run"]),
+                lock=_record(answer["lock"], holder=str, since=float, age=float),
+                pending=_record(answer["pending"], release=_release_id, former=_release_id, within=float),
                 foreign=plain(answer["foreign"]),
                 journal_tail=tuple(plain(line) for line in answer["journal_tail"]),
                 warnings=tuple(plain(line) for line in answer["warnings"]),
@@ -434,7 +446,13 @@ class BoardAgent:
 
     def revert(self, to: str = "") -> str:
         """Back to the release ``to``, or to the previous one; "none": back to no release at all, as before
-        a board's first one. Returns the id that is current now."""
+        a board's first one. Returns the id that is current now.
+
+        Without ``to``, a board that went back already stays where it is: again would be forward.
+
+        :raises BoardRefused: causes ``no-release`` (gone, or not whole), ``foreign-release``, ``locked``,
+            ``signature``.
+        """
         answer = self._ask("revert", to=to)
         with typed(self._frames):
             return _release_id(answer["current"])
@@ -600,9 +618,31 @@ def _one_of(value: Any, *words: str) -> str:
     return str(value)
 
 
-def _record(value: Any) -> dict[str, Any] | None:
+def _record(value: Any, **types: Callable[[Any], Any]) -> dict[str, Any] | None:
     if value is None:
         return None
     if not isinstance(value, dict):
         raise TypeError("a record")
-    return dict(_clean(value))
+    record = dict(_clean(value))
+    return record | {key: kind(record[key]) for key, kind in types.items()}
+
+
+def _remembered(value: Any) -> dict[str, Any] | None:
+    """A record that lay on the board: what is no number where people will read one counts as not remembered."""
+    record = _record(value)
+    if record is None:
+        return None
+    figures = record.pop("figures", None)
+    if isinstance(figures, dict):
+        failed = figures.pop("failed", None)
+        record["figures"] = {key: item for key, item in figures.items() if item is None or _is_number(item)}
+        if isinstance(failed, list):
+            record["figures"]["failed"] = [str(name) for name in failed]
+    if not _is_number(record.get("time")):
+        record.pop("time", None)
+    return record
+
+
+def _is_number(value: Any) -> bool:
+    """Finite, and so small that it can be shown and made a date of."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e11

@@ -10,6 +10,7 @@ Below the root that the caller names:
     <board>/board.json        what ASCEND_SIM_BOARD names
     <board>/state             counters and logs of the simulated device
     <board>/ssh_host_ed25519_key
+    <board>-<digest>          the same of a board that programs run on without SSH: see local.py
 
 Everything except ``home`` may be thrown away; what the simulator puts into the home (CANN) is refreshed at
 each start, and nothing else in it is touched.
@@ -18,6 +19,7 @@ each start, and nothing else in it is touched.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -82,7 +84,7 @@ class Folder:
         return self.path / "board.json"
 
     def environment(self) -> dict[str, str]:
-        """Return the environment that a login sets, and nothing of this process's own."""
+        """Return the environment that a login sets, and nothing of this process's own but ``ACL_SIM_*``."""
         return {
             "HOME": str(self.home),
             "USER": self.board.user,
@@ -90,6 +92,8 @@ class Folder:
             "SHELL": login_shell(),
             "PATH": f"{self.path / 'bin'}:/usr/local/bin:/usr/bin:/bin",
             "ASCEND_SIM_BOARD": str(self.description),
+            # The simulator's own switches are the user's, not the board's.
+            **{name: value for name, value in os.environ.items() if name.startswith("ACL_SIM_")},
         }
 
     def describe(self, board: SimBoard) -> None:
@@ -123,24 +127,26 @@ def check_root(root: Path) -> Path:
     return path
 
 
-def prepare(board: SimBoard, root: Path, modules: Path) -> Folder:
-    """Make or refresh the folder of ``board`` below ``root`` and return it.
+def prepare(board: SimBoard, root: Path, modules: Path, name: str = "") -> Folder:
+    """Make or refresh the folder of ``board`` below ``root`` and return it; ``name``: not the board's own.
 
-    Safe to repeat while programs run on the board: files are written only where they differ, whole or not
-    at all.
+    Safe to repeat while programs run on the board, and from several processes: files are written only where
+    they differ, whole or not at all.
     """
-    path = root / board.name
+    path = root / (name or board.name)
     home = path / "home"
     for needed in (home, path / "bin", path / "state"):
         needed.mkdir(parents=True, exist_ok=True)
-    for name, text in ((".bashrc", _BASHRC.replace("{name}", board.name)), (".profile", _PROFILE)):
-        if not (home / name).exists():
-            _write(home / name, text, 0o644)
-    layout = install.plan(board, home, modules)
-    _refresh(path / "installed.json", home, layout)
-    _commands(path, board, modules)
-    folder = Folder(board, path, layout.activate)
-    folder.describe(board)
+    with open(path / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for file, text in ((".bashrc", _BASHRC.replace("{name}", board.name)), (".profile", _PROFILE)):
+            if not (home / file).exists():
+                _write(home / file, text, 0o644)
+        layout = install.plan(board, home, modules)
+        _refresh(path / "installed.json", home, layout)
+        _commands(path, board, modules)
+        folder = Folder(board, path, layout.activate)
+        folder.describe(board)
     return folder
 
 
@@ -218,31 +224,66 @@ def _npu_smi(path: Path, board: SimBoard, modules: Path) -> str:
 
 
 def _refresh(record: Path, home: Path, layout: install.Install) -> None:
-    """Bring the CANN in ``home`` to ``layout``; what an earlier one left and this one has not is removed."""
-    wanted = sorted([*layout.files, *layout.links])
+    """Bring the CANN in ``home`` to ``layout``; what an earlier one left and this one has not is removed.
+
+    Any version may follow any other: where one has a folder and the next a link of that name, what a person
+    put into that folder is kept beside it (``<name>.kept``).
+    """
+    wanted = sorted({*layout.files, *layout.links, *layout.folders})
     try:
         before = [str(name) for name in json.loads(record.read_text())]
     except (OSError, ValueError):
         before = []
-    for name in set(before) - set(wanted):
-        with contextlib.suppress(OSError):
-            (home / name).unlink()
-            for folder in (home / name).parents:
-                if folder == home:
-                    break
-                folder.rmdir()  # ends at the first one that is not empty
+    for name in sorted(set(before) - set(wanted), reverse=True):  # a folder after what is in it
+        _remove(home, name)
     # Each folder once, parents first: most of the time that a new board takes is spent on folders.
     parents = {above for name in wanted for above in PurePath(name).parents}
-    parents |= {each for name in layout.folders for each in (PurePath(name), *PurePath(name).parents)}
+    parents |= {PurePath(name) for name in layout.folders}
     for parent in sorted(parents):
         if not (home / parent).is_dir():
+            _make_way(home / parent)
             (home / parent).mkdir()
     for name, (text, mode) in layout.files.items():
+        if (home / name).is_dir():
+            _make_way(home / name)
         _write(home / name, text, mode)
     for name, target in layout.links.items():
+        if not (home / name).is_symlink():
+            _make_way(home / name)
         _link(home / name, target)
     if before != wanted:
         _write(record, json.dumps(wanted), 0o644)
+
+
+def _remove(home: Path, name: str) -> None:
+    """Remove what an earlier version installed as ``name``, and the folders that are empty without it."""
+    path = home / name
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
+            if path.suffix == ".py":
+                shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
+        for folder in path.parents:
+            if folder == home:
+                break
+            folder.rmdir()  # ends at the first one that is not empty
+
+
+def _make_way(path: Path) -> None:
+    """Let there be nothing at ``path``: empty folders go, anything else is a person's and kept beside it."""
+    if path.is_dir() and not path.is_symlink():
+        for folder, _, _ in os.walk(path, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+    kept = path.with_name(f"{path.name}.kept")
+    number = 1
+    while os.path.lexists(kept):
+        number += 1
+        kept = path.with_name(f"{path.name}.kept{number}")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(kept)
 
 
 def _write(path: Path, text: str, mode: int) -> None:

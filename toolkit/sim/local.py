@@ -1,7 +1,14 @@
-"""Run a program as on a simulated board, in the user's own terminal and without SSH."""
+"""Run a program as on a simulated board, in the user's own terminal and without SSH.
+
+Such a board has a folder of its own for each way that it is described (``<name>-<digest>``), so that runs with
+another CANN or other faults change neither each other nor boards that are served by SSH, whatever is going on
+there at the same time.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -14,13 +21,25 @@ from toolkit.sim.spec import SimBoard, SimulationError
 # What a terminal program needs to draw, and nothing else of the user's environment.
 _PASSED_ON = ("TERM", "COLORTERM", "LANG", "LC_ALL", "LC_CTYPE", "NO_COLOR", "COLUMNS", "LINES")
 
+# What the CANN of a board sets, or what says which board it is: a CANN of this machine is not the board's.
+_OF_THE_BOARD = {
+    "ASCEND_SIM_BOARD",
+    "ASCEND_AICPU_PATH",
+    "ASCEND_HOME_PATH",
+    "ASCEND_NNRT_HOME",
+    "ASCEND_OPP_PATH",
+    "ASCEND_TOOLKIT_HOME",
+}
+
 
 def run_command(board: SimBoard, root: Path, argv: Sequence[str]) -> int:
     """Run ``argv`` with the environment of ``board`` (CANN set up); return its exit code.
 
     Standard input, output and error are the caller's, and so is the working folder; HOME is the board's, so
-    that the program finds the board's files and leaves its own there. A program killed by a signal gives
-    128 plus the signal's number, as in a shell. Raises SimulationError when there is no such program.
+    that the program finds the board's files and leaves its own there. The caller's ``ACL_SIM_*`` and
+    ``ASCEND_*`` variables (strict mode, logs) reach it, but for those that CANN's set_env.sh sets. A program
+    killed by a signal gives 128 plus the signal's number, as in a shell. Raises SimulationError when there
+    is no such program.
     """
     if not argv:
         raise SimulationError("no command to run on the board: name one, such as python3 program.py")
@@ -37,11 +56,18 @@ def shell(board: SimBoard, root: Path) -> int:
 
 def _prepare(board: SimBoard, root: Path) -> boards.Folder:
     where = boards.check_root(root)
-    return boards.prepare(board, where, boards.install_modules(where))
+    described = json.dumps(board.to_json(), sort_keys=True)
+    name = f"{board.name}-{hashlib.sha256(described.encode()).hexdigest()[:8]}"
+    return boards.prepare(board, where, boards.install_modules(where), name)
 
 
 def _call(folder: boards.Folder, argv: Sequence[str]) -> int:
-    env = folder.environment() | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _PASSED_ON or (name.startswith("ASCEND_") and name not in _OF_THE_BOARD)
+    }
+    env = folder.environment() | passed
     # Ctrl-C reaches the program by itself (it is in the terminal's group); ours is to wait for what it
     # makes of it.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -115,7 +115,7 @@ class _Runtime:
             listener.close()
             raise SimulationError(
                 f"board {self.board.name}: cannot use port {wanted} on {HOST} ({error.strerror}): "
-                "another program has it; choose another port, or 0 for any"
+                "another program has it; choose another port"
             ) from error
         self.port = listener.getsockname()[1]
         self._listener = listener

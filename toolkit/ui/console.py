@@ -15,6 +15,7 @@ from rich.table import Table
 
 from toolkit.errors import ConfigError, DeployError, RemoteError
 from toolkit.fleet.outcome import Outcome
+from toolkit.fleet.plan_text import NAMES, named
 from toolkit.ui.events import Event
 
 MARK = {"done": "[green]✓[/]", "skip": "[dim]·[/]", "fail": "[red]✗[/]", "warning": "[yellow]![/]", "log": " "}
@@ -142,13 +143,16 @@ class TextRenderer:
     def outcomes(self, outcomes: Iterable[Outcome], notes: Iterable[str]) -> None:
         self.close()
         items = list(outcomes)
-        if items:
-            self._console.print(_table(items))
-        for item in items:
-            if item.message:
-                self._console.print(f"[red]{escape(item.board)}[/]: {escape(item.message)}")
-                if item.hint:
-                    self._console.print(f"  [bold]what to do[/]: {escape(item.hint)}")
+        # What nothing was done with has no figures: a line for all of them will do.
+        rows = [item for item in items if item.status != "skipped"]
+        if rows:
+            self._console.print(_table(rows))
+        for crowd in crowds(items):
+            first = crowd[0]
+            style = "yellow" if first.status in ("skipped", "reverted") else "red"
+            self._console.print(f"[{style}]{escape(_who(crowd))}[/]: {escape(impersonal(first.board, first.message))}")
+            if first.hint:
+                self._console.print(f"  [bold]what to do[/]: {escape(first.hint)}")
         for note in notes:
             self._console.print(escape(note))
 
@@ -208,11 +212,11 @@ class TextRenderer:
         style = STATUS_STYLE.get(status, "white")
         mark = "✓" if status in ("ok", "unchanged") else "✗"
         skipped = event.data.get("skipped") or ()
-        parts = [part for part in (event.text,) if part]
+        parts = [part for part in (impersonal(event.board, event.text),) if part]
         if status == "unchanged":
             parts.append("nothing sent, nothing run")
         elif status == "ok" and skipped:
-            parts.append("skipped " + ", ".join(str(item).split(":")[0] for item in skipped))
+            parts += [f"no {item}" for item in skipped]
         text = "; ".join(parts)
         self.line(f"[{style}]{mark}[/] [bold]{escape(event.board):<9}[/] [{style}]{status}[/] {escape(text)}")
 
@@ -220,6 +224,28 @@ class TextRenderer:
         task = self._tasks.pop(key, None)
         if task is not None and self._progress is not None:
             self._progress.remove_task(task)
+
+
+def impersonal(board: str, text: str) -> str:
+    """A message without the name of its board in front, for where that stands already."""
+    return text.removeprefix(f"{board}: ")
+
+
+def crowds(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
+    """Outcomes that have something to say, those that say the same together: a fleet fails in crowds."""
+    groups: dict[tuple[str, ...], list[Outcome]] = {}
+    for item in outcomes:
+        # Who does not answer names its own address; the hint of what could not be put back, its own board.
+        alike = item.status == "unreachable" and item.cause != "not-reverted"
+        said = item.cause if alike else impersonal(item.board, item.message)
+        if item.message:
+            groups.setdefault((item.status, item.cause, said, "" if alike else item.hint), []).append(item)
+    return list(groups.values())
+
+
+def _who(crowd: list[Outcome]) -> str:
+    names = named([item.board for item in crowd])
+    return names if len(crowd) <= NAMES else f"{len(crowd)} boards ({names})"
 
 
 def _ends_epoch(data: Mapping[str, Any]) -> bool:
@@ -255,8 +281,8 @@ def _table(items: list[Outcome]) -> Table:
             f"[{STATUS_STYLE[item.status]}]{item.status}[/]",
             f"{accuracy * 100:.1f} % of {labelled}" if accuracy is not None else "–",
             f"{figures['difference']:.1e}" if figures.get("difference") is not None else "–",
-            f"{figures['p50_ms']:.2f}" if "p50_ms" in figures else "–",
-            f"{figures['p99_ms']:.2f}" if "p99_ms" in figures else "–",
+            f"{figures['p50_ms']:.2f}" if figures.get("p50_ms") is not None else "–",
+            f"{figures['p99_ms']:.2f}" if figures.get("p99_ms") is not None else "–",
             _size(item.sent),
             f"{item.seconds:.1f}",
         )

@@ -30,7 +30,7 @@ class Arena(object):
 
     def __init__(self, size):
         self._size = size
-        self._next = self._end = 0
+        self._start = self._next = self._end = 0
         self._idle = {}  # size → addresses, oldest first
 
     def _open(self):
@@ -38,9 +38,18 @@ class Arena(object):
         while size >= 1 << 24:
             address = _map(None, size, _READ_WRITE, _PRIVATE_ANONYMOUS_NORESERVE, -1, 0)
             if address not in (None, _FAILED):
-                self._next, self._end = address, address + size
+                self._start = self._next = address
+                self._end = address + size
                 return
             size //= 2  # a limit on address space: then with less
+
+    def gave(self, address):
+        """Whether ``address`` lies in what was handed out once."""
+        return self._start <= address < self._next
+
+    def keeps(self, address, count):
+        """Whether some of these bytes lie in what was never handed out."""
+        return address < self._end and address + count > self._next
 
     def take(self, size):
         """Return the address of ``size`` bytes, or 0."""

@@ -82,7 +82,9 @@ class Om(object):
             self.gears = [_gear(self.kind, gear) for gear in dynamic["gears"]] if dynamic else []
         except (KeyError, TypeError, ValueError) as error:
             raise BadModel("model definition: {!r}".format(error))
-        self.aipp = meta.get("aipp")
+        # Static AIPP by input; "aipp" alone is what there was when only the first was kept.
+        infos = meta.get("aipp_all") or ([meta["aipp"]] if meta.get("aipp") else [])
+        self.aipp = {int(info.get("related_input", 0)): info for info in infos}
         self.soc_version, self.cann_version = (
             str(meta.get("soc_version", "")),
             str(meta.get("cann_version", "")),

@@ -5,13 +5,12 @@ keep their values, and binding them to a model answers that it has no dynamic AI
 model without.
 """
 
-import json
-
 from . import _errors as errors
 from ._args import Registry
 from ._mdl_load import code_of, loaded
 from ._mdl_run import Dataset
 from ._state import Handle, State, find
+from ._top import read_dump
 
 api = Registry("acl.mdl", "!")
 short = Registry("acl.mdl")
@@ -36,8 +35,8 @@ def get_first_aipp_info(model_id, index):
     model = loaded(model_id)
     if model is None:
         return None, code_of("id")
-    aipp = model.om.aipp
-    if not aipp or int(aipp.get("related_input", 0)) != index:
+    aipp = model.om.aipp.get(index)
+    if aipp is None:
         return None, errors.inner(errors.GE_AIPP_NOT_EXIST, "Input {} has no AIPP.".format(index))
     info = dict.fromkeys(_INTEGERS, 0)
     info.update(dict.fromkeys(_FLOATS, 0.0))
@@ -58,9 +57,7 @@ def get_aipp_type(model_id, index):
             0,
             errors.value(index, "index", "it must be smaller than {}".format(len(model.om.inputs))),
         )
-    aipp = model.om.aipp
-    static = bool(aipp) and int(aipp.get("related_input", 0)) == index
-    return (STATIC if static else WITHOUT), _NO_INDEX, 0
+    return (STATIC if index in model.om.aipp else WITHOUT), _NO_INDEX, 0
 
 
 class Aipp(Handle):
@@ -168,18 +165,7 @@ def set_dump(path=""):
     """Read a dump configuration."""
     if not _Dump.on:
         return errors.inner(errors.UNINITIALIZE, "acl.mdl.init_dump was not called.")
-    try:
-        with open(path, encoding="utf-8") as stream:
-            json.load(stream)
-    except OSError as error:
-        return errors.fail(
-            errors.INVALID_FILE, "EH0003", "Path {} is invalid. Reason: {}.".format(path, error.strerror)
-        )
-    except ValueError:
-        return errors.fail(
-            errors.PARSE_FILE, "EH0004", "File {} is invalid. Reason: it is not JSON.".format(path)
-        )
-    return 0
+    return read_dump(path)
 
 
 @api("finalize_dump")

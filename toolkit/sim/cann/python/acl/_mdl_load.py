@@ -11,7 +11,7 @@ from . import _engine as engine
 from . import _errors as errors
 from . import _memory as memory
 from ._args import Registry
-from ._state import BOARD, HANDLES, LOCK, Handle, State, find, need_context
+from ._state import BOARD, HANDLES, LOCK, PROBLEMS, Handle, State, find, need_context
 
 api = Registry("acl.mdl", "!")
 short = Registry("acl.mdl")  # those whose message has no exclamation mark
@@ -55,6 +55,7 @@ class Loaded(Handle):
         Handle.__init__(self)
         self.om, self.context, self.device, self.charge = om, context, context.device, charge
         self.gear = om.largest
+        self.queued = 0  # runs that wait in streams
         with LOCK:
             _Counter.last += 1
             self.id = _Counter.last
@@ -132,6 +133,8 @@ def read_memory(pointer, size, what):
     if size == 0:
         return None, errors.value(0, "modelSize", "it must be greater than zero")
     address = memory.host_address(pointer, size, what)
+    if address is None:
+        return None, errors.value("0x{:x}".format(pointer), "model", "there is no such memory")
     block = memory.find(pointer)
     room = size if block is None else block.base + block.size - pointer
     return memory.read(address, min(size, room)), 0
@@ -244,7 +247,13 @@ def unload(model_id):
         return code
     model = loaded(model_id)
     if model is None:
+        if 0 < model_id <= _Counter.last:
+            PROBLEMS.add("acl.mdl.unload of model {}, which was unloaded already".format(model_id))
         return code_of("id")
+    if model.queued:
+        PROBLEMS.add(
+            "model, made at {}, unloaded before the stream that runs it was synchronised".format(model.place or "?")
+        )
     model.release()
     return 0
 

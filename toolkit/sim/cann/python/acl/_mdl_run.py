@@ -135,6 +135,8 @@ def _choose(model_id, handle, index, kind, values):
     else:
         data = b"".join(value.to_bytes(4, "little") for value in values)
         span = memory.Span(buffer.pointer, len(data), "acl.mdl.set_dynamic_*")
+        if span.code:
+            return span.code
         memory.move(span.address, data, min(len(data), span.safe))
     dataset.gear = model.gear = om.gears.index(list(values))
     return 0
@@ -205,10 +207,10 @@ def _too_small(name, index, size, needed):
         "the model needs for index {}.".format(name, name.lower(), size, needed, index))  # fmt: skip
 
 
-def _gather(model, dataset, name, needs, check):
+def _gather(dataset, name, needs, check, blocks):
     """Return ``([(address, bytes)], 0)`` or ``(None, code)``.
 
-    The addresses are real ones; the bytes are those which may be touched.
+    The addresses are real ones; the bytes are those which may be touched. ``blocks`` gets the allocations.
     """
     spans = []
     for index, needed in enumerate(needs):
@@ -220,7 +222,15 @@ def _gather(model, dataset, name, needs, check):
             continue
         if check and buffer.size + _TOLERANCE < needed:
             return None, _too_small(name, index, buffer.size, needed)
-        span = memory.Span(buffer.pointer, needed, "acl.mdl.execute, {} {},".format(name.lower(), index))
+        if buffer.pointer == 0 and name == "Input":
+            # GE's own "internal error", which AscendCL passes on as its failure.
+            return None, errors.inner(errors.GE_FAILURE, "Input {} of the model is nullptr.".format(index))
+        if buffer.pointer == 0:
+            return None, errors.null("output address")
+        what = "acl.mdl.execute, {} {},".format(name.lower(), index)
+        span = memory.Span(buffer.pointer, needed, what, buffer.size)
+        if span.code:
+            return None, span.code
         if not BOARD.is_rc and not span.on_device:
             PROBLEMS.add("{} {} of acl.mdl.execute is host memory".format(name.lower(), index))
             return None, errors.fail(
@@ -232,6 +242,8 @@ def _gather(model, dataset, name, needs, check):
             PROBLEMS.add("{} {} of acl.mdl.execute has {} bytes, the model uses {}".format(
                 name.lower(), index, buffer.size, needed))  # fmt: skip
         spans.append((span.address, min(span.safe, buffer.size)))
+        if span.block is not None:
+            blocks.append((what, span.block))
     return spans, 0
 
 
@@ -284,7 +296,8 @@ def _execute(model_id, input_handle, output_handle, stream):
         )
     shapes = om.input_dims[gear]
     needs = [_product(dims) * tensor.itemsize for dims, tensor in zip(shapes, om.inputs)]
-    sources, code = _gather(model, inputs, "Input", needs, check=not om.gears)
+    blocks = []  # type: list
+    sources, code = _gather(inputs, "Input", needs, not om.gears, blocks)
     if code:
         return code
     for index in range(len(om.outputs)):
@@ -293,11 +306,9 @@ def _execute(model_id, input_handle, output_handle, stream):
             if code:
                 return code
     needs = [om.output_size(index, gear) for index in range(len(om.outputs))]
-    targets, code = _gather(model, outputs, "Output", needs, check=not om.gears)
+    targets, code = _gather(outputs, "Output", needs, not om.gears, blocks)
     if code:
         return code
-    if any(address == 0 for address, _ in targets):
-        return errors.null("output address")
     if stream is None:
         code = _run(model, gear, sources, targets, None)
         if code and code != errors.LAST.code:
@@ -305,7 +316,24 @@ def _execute(model_id, input_handle, output_handle, stream):
                 code, "EZ9999", "Inner Error! {}.".format(errors.MEANING.get(code, "execution failed"))
             )
         return code
-    stream.submit(lambda: _run(model, gear, sources, targets, stream))
+
+    def task():
+        for what, block in blocks:
+            if memory.exact(block.base) is not block:
+                PROBLEMS.add(
+                    "{} uses memory that was freed before its stream was synchronised ({} bytes, from {})".format(
+                        what, block.size, block.place or "?"
+                    )
+                )
+        try:
+            return _run(model, gear, sources, targets, stream)
+        finally:
+            with LOCK:
+                model.queued -= 1
+
+    with LOCK:
+        model.queued += 1
+    stream.submit(task)
     return 0
 
 

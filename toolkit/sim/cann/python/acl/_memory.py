@@ -11,8 +11,10 @@ host's; its pointers are shifted by ``EP_SHIFT``, so that a program that touches
 
 import bisect
 import ctypes
+import mmap
 import os
 import signal
+import weakref
 
 from . import _errors as errors
 from . import _problems
@@ -31,6 +33,10 @@ _arenas = {DEVICE: Arena(2 * BOARD.memory_bytes * BOARD.chips + (64 << 20)), HOS
 move = ctypes.memmove
 fill = ctypes.memset
 read = ctypes.string_at
+_PAGE = mmap.PAGESIZE
+_MS_ASYNC = 1
+_msync = ctypes.CDLL(None).msync
+_msync.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _insort, _left, _right = bisect.insort, bisect.bisect_left, bisect.bisect_right
 _kill, _getpid, _signal, _write = os.kill, os.getpid, signal.signal, os.write
 
@@ -126,15 +132,17 @@ class Span(object):
     """``count`` bytes at ``pointer`` as the program names them, resolved.
 
     ``address``: where they are. ``block``: the block they are in, or None. ``safe``: how many can be touched
-    without leaving that block.
+    without leaving that block. ``code``: what the runtime answers when there is no such memory, else 0;
+    ``touched`` says how many of the bytes have to be there, if not all.
     """
 
-    __slots__ = ("address", "block", "safe")
+    __slots__ = ("address", "block", "code", "safe")
 
-    def __init__(self, pointer, count, what):
+    def __init__(self, pointer, count, what, touched=None):
         self.block = block = find(pointer)
         self.address = pointer
         self.safe = count
+        self.code = 0
         if block is not None:
             self.address = pointer - block.base + block.address
             room = block.base + block.size - pointer
@@ -146,6 +154,8 @@ class Span(object):
                 )
                 self.safe = max(room, 0)
             return
+        if count == 0:
+            return
         gone = _freed.get(pointer)
         if gone is not None:
             PROBLEMS.add(
@@ -153,12 +163,37 @@ class Span(object):
             )
             self.safe = 0
             return
+        if _was_given(pointer):
+            PROBLEMS.add("{} uses memory that is not allocated any more (0x{:x})".format(what, pointer))
+            self.safe = 0
+            return
         self.safe = _check_bytes(pointer, count, what)
+        if not mapped(pointer, self.safe if touched is None else min(touched, self.safe)):
+            self.safe = 0
+            self.code = errors.fail(
+                errors.RT_DRV_INTERNAL_ERROR,
+                "EE9999",
+                "Inner Error! [drv api] {} failed: no memory of {} bytes at 0x{:x}.".format(what, count, pointer),
+            )
 
     @property
     def on_device(self):
         """Whether it is device memory."""
         return self.block is not None and self.block.space == DEVICE
+
+
+def _was_given(pointer):
+    """Whether ``pointer`` lies where blocks were, though none is there now."""
+    return _arenas[DEVICE].gave(pointer - EP_SHIFT) or _arenas[HOST].gave(pointer)
+
+
+def mapped(address, count):
+    """Whether this process has memory at all of these addresses: touching others would be the end of it."""
+    if address + count >= 1 << 63 or any(arena.keeps(address, count) for arena in _arenas.values()):
+        return False
+    start = address // _PAGE * _PAGE
+    # Without a flag to write anything back it only tells whether the pages are there.
+    return _msync(start, address + count - start, _MS_ASYNC) == 0
 
 
 # bytes objects whose address the program asked for lately: {address: length}
@@ -176,9 +211,35 @@ def saw_bytes(address, length):
     _bytes_seen[address] = length
 
 
-def not_bytes(address):
-    """Another kind of object lives at that address now."""
-    _bytes_seen.pop(address, None)
+# NumPy arrays whose address the program asked for lately: {address: (weak reference to the owner of the memory,
+# bytes from there to its end)}
+_arrays_seen = {}
+
+
+def saw_array(address, array):
+    """``acl.util`` gave out the address of a NumPy array."""
+    _bytes_seen.pop(address, None)  # another kind of object lives there now
+    owner = array
+    while isinstance(owner.base, type(owner)):
+        owner = owner.base
+    if owner.base is None and owner.flags.c_contiguous:
+        if len(_arrays_seen) >= 32:
+            _arrays_seen.pop(next(iter(_arrays_seen)))
+        _arrays_seen.pop(address, None)
+        _arrays_seen[address] = weakref.ref(owner), owner.ctypes.data + owner.nbytes - address
+
+
+def _check_array(pointer, count, what):
+    """The same for the NumPy array at ``pointer``, if there is one: an array that is gone is nothing to say
+    about, other memory of the program may be there."""
+    owner, room = _arrays_seen[pointer]
+    if owner() is None:
+        del _arrays_seen[pointer]
+        return count
+    if count > room:
+        PROBLEMS.add("{} goes {} bytes past the end of a NumPy array".format(what, count - room))
+        return room
+    return count
 
 
 def _check_bytes(pointer, count, what):
@@ -186,29 +247,40 @@ def _check_bytes(pointer, count, what):
 
     The most frequent slip with pyACL: ``bytes_to_ptr(array.tobytes())`` without keeping the object.
     """
-    length = _bytes_seen.get(pointer)
-    if length is None or count == 0:
-        return count
+    if pointer in _arrays_seen:
+        return _check_array(pointer, count, what)
+    offset, length = 0, _bytes_seen.get(pointer)
+    if length is None:
+        for begin, size in _bytes_seen.items():
+            if begin < pointer < begin + size:
+                offset, length = pointer - begin, size
+                break
+        else:
+            return count
+    pointer -= offset
     start = pointer - _BYTES_OFFSET
     # A freed object's first word is no count any more: the allocator keeps its list of free blocks there.
     alive = (
-        0 < _field(start).value <= 0xFFFFFFFF
+        mapped(start, 24)  # the memory of a large one goes back to the operating system
+        and 0 < _field(start).value <= 0xFFFFFFFF
         and _field(start + 8).value == _BYTES_TYPE
         and _field(start + 16).value == length
     )
     if not alive:
         del _bytes_seen[pointer]
+        if offset:
+            return count  # anything may be there now
         PROBLEMS.add(
             "{} uses the address of a bytes object that is gone; keep the object with its pointer".format(
                 what
             )
         )
         return count
-    if count > length:
+    if count > length - offset:
         PROBLEMS.add(
-            "{} goes {} bytes past the end of a bytes object of {}".format(what, count - length, length)
+            "{} goes {} bytes past the end of a bytes object of {}".format(what, count + offset - length, length)
         )
-        return length
+        return length - offset
     return count
 
 
@@ -222,11 +294,16 @@ def crash(reason):
 
 
 def host_address(pointer, count, what):
-    """Return where the host may read or write ``count`` bytes; dies if that is device memory of an EP
-    board."""
+    """Return where the host may read or write ``count`` bytes, None where there is no such memory.
+
+    Dies if that is device memory of an EP board.
+    """
     span = Span(pointer, count, what)
     if EP_SHIFT and span.on_device:
         crash("{} touches device memory from the host; copy it with acl.rt.memcpy".format(what))
+    if span.code or not mapped(span.address, count):
+        PROBLEMS.add("{}: no memory of {} bytes at 0x{:x}; hardware would crash".format(what, count, pointer))
+        return None
     return span.address
 
 

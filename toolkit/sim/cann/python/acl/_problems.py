@@ -10,6 +10,7 @@ only C functions captured beforehand.
 
 import os
 import sys
+import threading
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _LIMIT = 500
@@ -32,9 +33,10 @@ class Problems(object):
 
     def add(self, text):
         """Report one problem; the place in the program that made the call is added."""
-        if len(self.lines) < _LIMIT:
-            place = where()
-            self._put("{} ({})".format(text, place) if place else text)
+        place = where()
+        line = "{} ({})".format(text, place) if place else text
+        if len(self.lines) < _LIMIT and line not in self.lines:  # once, not for each picture of a loop
+            self._put(line)
 
     def _put(self, line):
         self.lines.append(line)
@@ -87,9 +89,20 @@ class AtTheVeryEnd(object):
             pass
 
 
-def where(_frame=sys._getframe, _package=_PACKAGE):
+class _Origin(threading.local):
+    """In a stream's thread: the place in the program that queued the task which is running."""
+
+    place = ""
+
+
+ORIGIN = _Origin()
+
+
+def where(_frame=sys._getframe, _package=_PACKAGE, _origin=ORIGIN):
     """Return ``file:line`` of the innermost caller outside this package, or ""."""
     try:
+        if _origin.place:
+            return _origin.place
         frame = _frame(1)
         while frame is not None and frame.f_code.co_filename.startswith(_package):
             frame = frame.f_back

@@ -76,6 +76,8 @@ def _permitted():
 @api("set_device", "i")
 def set_device(number):
     """Bind this thread to a device; makes the device's default context."""
+    if State.stub:
+        return errors.COMPILING_STUB_MODE
     if State.lost:
         return lost()
     device = device_of(number)
@@ -96,6 +98,8 @@ def set_device(number):
 
 
 def _reset(number, force):
+    if State.stub:
+        return errors.COMPILING_STUB_MODE
     device = device_of(number)
     if device is None:
         return errors.RT_INVALID_DEVICEID
@@ -106,29 +110,29 @@ def _reset(number, force):
         device.references = 0 if force else device.references - 1
         if device.references:
             return 0
+        early = "device {} reset before the {} made at {} was {}"
+        for handle in list(HANDLES.values()):
+            if handle.kind in ("stream", "event") and handle.context.device is device and not State.lost:
+                if handle.context is device.primary and not getattr(handle, "default", False):
+                    PROBLEMS.add(early.format(number, handle.kind, handle.place, "destroyed"))
         for handle in list(HANDLES.values()):
             if isinstance(handle, Context) and handle.device is device:
-                if not handle.primary:
-                    PROBLEMS.add(
-                        "device {} reset before the context made at {} was destroyed".format(
-                            number, handle.place
-                        )
-                    )
+                if not handle.primary and not State.lost:
+                    PROBLEMS.add(early.format(number, "context", handle.place, "destroyed"))
                 handle.destroy()
         device.primary = None
         if THREAD.device is device:
             THREAD.device = None
         for handle in list(HANDLES.values()):
             if handle.kind == "model" and handle.device is device:
-                PROBLEMS.add(
-                    "device {} reset before the model loaded at {} was unloaded".format(number, handle.place)
-                )
+                if not State.lost:
+                    PROBLEMS.add(early.format(number, "model", handle.place, "unloaded"))
                 handle.release()
         left = [block for block in memory.all_blocks() if block.device is device]
         for block in left:
             # The driver takes the memory back, whatever the program still believes to have.
             memory.forget(block)
-        if left:
+        if left and not State.lost:
             total = sum(block.size for block in left)
             PROBLEMS.add(
                 "device {} reset with {} bytes in {} block(s) not freed, the first from {}".format(
@@ -162,13 +166,13 @@ def get_device():
 @api("get_device_count")
 def get_device_count():
     """(count, ret)."""
-    return len(DEVICES), 0
+    return (0, errors.COMPILING_STUB_MODE) if State.stub else (len(DEVICES), 0)
 
 
 @api("get_run_mode")
 def get_run_mode():
     """(0 = ACL_DEVICE | 1 = ACL_HOST, ret); works before acl.init."""
-    return (0 if BOARD.is_rc else 1), 0
+    return (0, errors.COMPILING_STUB_MODE) if State.stub else (0 if BOARD.is_rc else 1, 0)
 
 
 @api("set_ts_device", "i")
@@ -236,6 +240,8 @@ def get_last_error(level):
 @api("create_context", "i")
 def create_context(number):
     """(context, ret); the new context becomes this thread's current one."""
+    if State.stub:
+        return 0, errors.COMPILING_STUB_MODE
     if State.lost:
         return 0, lost()
     device = device_of(number)
@@ -259,8 +265,10 @@ def destroy_context(handle):
         return errors.runtime(
             errors.RT_PARAM_INVALID, "A default context cannot be destroyed; reset the device."
         )
-    for stream in context.streams:
-        PROBLEMS.add("context destroyed before its stream, made at {}".format(stream.place or "?"))
+    for left in list(HANDLES.values()):
+        if left.kind in ("stream", "event", "model") and left.context is context:
+            if not getattr(left, "default", False):
+                PROBLEMS.add("context destroyed before its {}, made at {}".format(left.kind, left.place or "?"))
     context.destroy()
     return 0
 

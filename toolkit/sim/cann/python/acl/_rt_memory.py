@@ -159,7 +159,7 @@ def _check_copy(target, most, source, count, kind, name):
 
 def _copy(target, source, count, kind, name):
     to, of = memory.Span(target, count, name + " (dst)"), memory.Span(source, count, name + " (src)")
-    code = _sides(kind, to, of, count, name)
+    code = to.code or of.code or _sides(kind, to, of, count, name)
     if code == 0:
         memory.move(to.address, of.address, min(count, to.safe, of.safe))
     return code
@@ -241,6 +241,8 @@ def _check_fill(pointer, most, count):
 
 def _fill(pointer, value, count):
     span = memory.Span(pointer, count, "memset")
+    if span.code:
+        return span.code
     memory.fill(span.address, value & 0xFF, min(count, span.safe))
     return 0
 

@@ -10,8 +10,9 @@ import time
 import traceback
 
 from . import _errors as errors
+from . import _problems
 from ._args import Registry
-from ._state import HANDLES, PROBLEMS, Handle, State, find, need_context
+from ._state import BOARD, HANDLES, LOCK, PROBLEMS, Handle, State, find, need_context
 
 api = Registry("acl.rt")
 _clock = time.perf_counter
@@ -40,8 +41,9 @@ class Stream(Handle):
         if State.inline:
             self._keep(task())
             return
+        place = _problems.where()
         with self._changed:
-            self._tasks.append(task)
+            self._tasks.append((task, place))
             self._pending += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="acl-stream")
@@ -60,7 +62,7 @@ class Stream(Handle):
                     if self._stopped:
                         return
                     self._changed.wait()
-                task = self._tasks.popleft()
+                task, _problems.ORIGIN.place = self._tasks.popleft()
             try:
                 code = task()
             except Exception:
@@ -134,10 +136,23 @@ def stream_of(handle):
     return stream, 0
 
 
+def _available(device):
+    """How many streams the device can still give, one being kept for the runtime's own synchronisation."""
+    soc = BOARD.soc_version
+    most = 512 if soc.startswith("Ascend310B") else 2048 if soc.startswith("Ascend910") else 1024
+    used = sum(isinstance(handle, Stream) and handle.context.device is device for handle in HANDLES.values())
+    return max(0, most - 1 - used)
+
+
 def _create():
     context, code = need_context()
     if code:
         return 0, code
+    with LOCK:
+        if not _available(context.device):
+            return 0, errors.fail(
+                errors.RT_NO_STREAM_RESOURCE, "EE9999", "Inner Error! Stream creation failed, no stream resource."
+            )
     stream = Stream(context)
     context.streams.add(stream)
     return stream.handle, 0
@@ -165,6 +180,8 @@ def _destroy(handle, wait):
         return errors.runtime(errors.RT_PARAM_INVALID, "The default stream cannot be destroyed.")
     if wait:
         stream.synchronize()
+    if stream.reports is not None:
+        PROBLEMS.add("stream, made at {}, destroyed before unsubscribe_report".format(stream.place or "?"))
     stream.stop()
     stream.context.streams.discard(stream)
     stream.drop()
@@ -218,16 +235,15 @@ def stream_get_id(handle):
 @api("get_stream_available_num", since="8.0")
 def get_stream_available_num():
     """(streams that can still be made, ret)."""
-    code = need_context()[1]
-    used = sum(isinstance(handle, Stream) for handle in HANDLES.values())
-    return (0, code) if code else (max(0, 1024 - used), 0)
+    context, code = need_context()
+    return (0, code) if code else (_available(context.device), 0)
 
 
 def stop_all():
     """At exit: end all threads; what is queued is done first, unless it hangs."""
     streams = [handle for handle in list(HANDLES.values()) if isinstance(handle, Stream)]
     for stream in streams:
-        if not stream.idle:
+        if not stream.idle and not State.lost:
             PROBLEMS.add("the program ends with tasks in a stream that was never synchronised")
         stream.stop()
     for stream in streams:

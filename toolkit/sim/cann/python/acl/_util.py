@@ -7,6 +7,7 @@ import warnings
 
 from . import _memory as memory
 from ._args import Registry
+from ._state import BOARD
 
 api = Registry("acl.util")
 
@@ -33,10 +34,15 @@ def ptr_to_bytes(pointer, size):
     if pointer == 0:
         # PyBytes_FromStringAndSize(NULL, n): a bytes object with whatever was there.
         return bytes(size)
-    return memory.read(memory.host_address(pointer, size, "acl.util.ptr_to_bytes"), size)
+    address = memory.host_address(pointer, size, "acl.util.ptr_to_bytes")
+    if address is None:
+        raise ValueError("convert c pointer to bytes failed")
+    return memory.read(address, size)
 
 
 def _warn(old, new):
+    if not BOARD.cann_at_least("5.0.3"):
+        return  # there is nothing else to use yet
     # Level 4: the line of the program, behind the parser and this function.
     warnings.warn(
         "acl.util.{} will be deprecated. Please use acl.util.{} instead.".format(old, new), Warning, 4
@@ -56,11 +62,11 @@ def numpy_to_ptr(array):
     """The address of an array's first element."""
     _warn("numpy_to_ptr", "bytes_to_ptr")
     _array(array)
-    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+    if not array.flags.c_contiguous:
         warnings.warn(
             "The input ndarray is discontiguous. Please use acl.util.bytes_to_ptr instead.", Warning, 3
         )
-    memory.not_bytes(array.ctypes.data)
+    memory.saw_array(array.ctypes.data, array)
     return array.ctypes.data
 
 
@@ -70,7 +76,7 @@ def numpy_contiguous_to_ptr(array):
     _warn("numpy_contiguous_to_ptr", "bytes_to_ptr")
     numpy = _array(array)
     contiguous = numpy.ascontiguousarray(array).reshape(array.shape)
-    memory.not_bytes(contiguous.ctypes.data)
+    memory.saw_array(contiguous.ctypes.data, contiguous)
     return contiguous.ctypes.data, contiguous
 
 
@@ -104,6 +110,8 @@ def ptr_to_numpy(pointer, shape, numpy_type):
     if pointer == 0:
         return numpy.empty(shape, data_type)  # NumPy allocates when the address is null
     address = memory.host_address(pointer, size, "acl.util.ptr_to_numpy")
+    if address is None:
+        raise ValueError("there is no memory of {} bytes at 0x{:x}".format(size, pointer))
     return numpy.frombuffer((ctypes.c_char * size).from_address(address), data_type).reshape(shape)
 
 

@@ -58,7 +58,7 @@ def om_to_json(path: str, target: str) -> None:
         "inputs": meta["inputs"],
         "outputs": meta["outputs"],
         "dynamic": meta["dynamic"],
-        "aipp": meta["aipp"],
+        "aipp": meta["aipp_all"],
         "graph": _graph(model),
     }
     _write(target, content)
