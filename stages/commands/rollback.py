@@ -106,7 +106,7 @@ def choose(board: str, found: Inspection, wanted: str) -> str:
             return str(found.pending.get("former", ""))
         goal = found.previous
         if not goal:
-            raise refused("there is no previous release to go back to", f"it has {there}: name one with release=")
+            raise refused("there is no previous release to go back to", f"it keeps {there}: release=ID names one")
         return goal
     fits = [name for name in found.releases if name.startswith(wanted)]
     if not fits:
