@@ -113,7 +113,7 @@ class LineLost(RemoteError):
 
 
 class CommandFailed(RemoteError):
-    """A command on the board failed. Causes: exit-status, command-timeout, killed."""
+    """A command on the board failed. Causes: exit-status, disk-full, command-timeout, killed."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stages import _registry
-from stages.__main__ import _flags_first, _quoted, _with_plus
+from stages.__main__ import _flags_first, _quoted, _told, _with_plus
 from tests.e2e.conftest import Deploy
 from toolkit import paths
 
@@ -57,6 +57,23 @@ def test_a_home_folder_is_a_text() -> None:
     """Neither bash nor Hydra expands ``~`` behind a ``=``, and Hydra refuses it."""
     (override,) = OverridesParser.create().parse_overrides([_quoted("data.root=~/cifar-10-batches-bin")])
     assert override.value() == "~/cifar-10-batches-bin"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["data:1,3,224,224;other:1,2", "1,2,4,8", "224,224;448,448", "a b=c", "x:-1,3,32,32", "it's", "true", "1"],
+)
+def test_what_atc_takes_is_a_text_with_all_its_commas_and_semicolons(value: str) -> None:
+    for typed in (value, f'"{value}"'):
+        (override,) = OverridesParser.create().parse_overrides([_quoted(f"atc.input_shape={typed}")])
+        assert override.value() == value
+
+
+def test_lists_and_sweeps_of_atcs_flags_stay_what_they_are() -> None:
+    (override,) = OverridesParser.create().parse_overrides([_quoted("atc.dynamic_batch_size=[1,2,4]")])
+    assert override.value() == [1, 2, 4]
+    assert _quoted("atc.precision_mode=a,b", many=True) == "atc.precision_mode=a,b"
+    assert _quoted("atc.log=${oc.env:LEVEL}") == "atc.log=${oc.env:LEVEL}"
 
 
 @pytest.mark.parametrize(
@@ -128,3 +145,12 @@ def test_sim_means_simulated_boards(deploy: Deploy) -> None:
     """Its help's words, without simulate=true: more than one board, and a real one's address."""
     for chosen in (("+board=200i_dk_a2", "board.count=3"), ("inventory=factory",)):
         assert deploy("sim", "run", *chosen, "--", "true", json_lines=False).code == 0
+
+
+def test_a_disk_that_is_full_is_no_defect() -> None:
+    with open("/dev/full", "wb", buffering=0) as file, pytest.raises(OSError, match="No space") as caught:
+        file.write(b"x")
+    assert caught.value.filename is None, "as write() says it"
+    told = _told(caught.value)
+    assert told.exit_code == 2
+    assert "No space left on device" in str(told)

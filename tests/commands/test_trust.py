@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -79,6 +80,12 @@ def test_a_single_board_by_its_profile(live: Callable[..., Live]) -> None:
     there = live(SimBoard("dk"))
     (place,) = there.simulation.addresses
     at = (f"board.host={place.host}", f"board.port={place.port}")
+    unknown = there.deploy("status", "+board=200dk", *at, "app=digits", "ssh.limits.connect=9")
+    hint = unknown.of("result")[0]["boards"][0]["hint"]
+    # What a hint says is typed as it stands: at the profile's own address is another board, or none.
+    words = shlex.split(hint.partition("then: deploy ")[2])
+    assert set(at) < set(words)
+    assert there.deploy(*words, "--yes").of("result")[0]["pinned"] == 1
     # ``hosts=200dk`` alone means the profile; its own address would be 192.168.1.2.
     for which in (("+board=200dk", *at), ("+board=200dk", "hosts=200dk", *at)):
         done = there.deploy("trust", *which, "--yes")

@@ -15,11 +15,11 @@ from fleet_boards import Made, make_release
 from tests.onboard.agent_board import ForkedLine, copy_tree, no_flush
 from toolkit.config.schema import VerifySettings
 from toolkit.fleet.job import BoardJob, Session, deploy_board
-from toolkit.fleet.journal import RunFolder, read_journal
+from toolkit.fleet.journal import RunFolder, cut_short, read_journal
 from toolkit.fleet.outcome import Outcome
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.agent import BoardAgent
-from toolkit.ui.events import Emit, ignore
+from toolkit.ui.events import Emit, Event, ignore
 
 CUTS = 200
 WITHIN = 1.0
@@ -71,6 +71,24 @@ def deploy(made: Made, home: Path, cut: int | None, emit: Emit = ignore) -> tupl
 
 def current(home: Path) -> str:
     return os.readlink(home / "PROJECTS/app/current").rpartition("/")[2]
+
+
+def test_a_disk_of_ours_that_says_no_is_no_defect(tmp_path: Path) -> None:
+    made = make_release(tmp_path / "made", "one")
+    (tmp_path / "out").write_text("a file where the folder of the results ought to be")
+
+    def keep(session: Session) -> None:
+        session.job.out.mkdir(parents=True, exist_ok=True)
+
+    outcome = deploy_board(
+        job_for(made, tmp_path),
+        [("infer", keep)],
+        ignore,
+        lambda address, limits, emit: BoardAgent(ForkedLine(tmp_path, no_flush, None), address, limits, emit),
+    )
+    assert (outcome.status, outcome.cause, outcome.stage) == ("failed", "input", "infer")
+    assert f"on this machine: {tmp_path / 'out'}: File exists" in outcome.message
+    assert "DEPLOY_HOME" in outcome.hint
 
 
 def test_two_hundred_cut_moments(tmp_path: Path) -> None:
@@ -164,3 +182,17 @@ def test_what_a_killed_run_left(tmp_path: Path, upto: str, state: str, says: str
     assert says in board.text
     assert not story.ended
     assert story.pid == os.getpid()
+
+    runs = tmp_path / "runs"
+    found = cut_short(runs)
+    assert found is not None
+    assert (found.run, found.boards["board"].text) == (story.run, board.text)
+    # What only looks does not count, nor what turned to other boards; a run that still goes on may see to it.
+    for verb, name in (("verify", "board"), ("apply", "other"), ("rollback", "board")):
+        run = RunFolder(runs, "", verb)
+        run.show(Event("start", stage="connect", board=name))
+        assert (cut_short(runs) is None) == (verb == "rollback"), verb
+        run.show(Event("summary", data={"exit_code": 0}))
+        run.close()
+        assert (cut_short(runs) is None) == (verb == "rollback"), verb
+    assert cut_short(tmp_path / "nowhere") is None

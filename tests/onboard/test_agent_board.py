@@ -213,6 +213,43 @@ def test_lock_names_its_holder_and_can_be_broken(home: Path, releases: list[Made
             fourth.lock("dora")
 
 
+def test_a_stranger_that_locks_a_file_of_the_same_number_is_left_alone(tmp_path: Path) -> None:
+    """The kernel's list of locks names inodes; two fresh file systems give their first files the same number."""
+    if os.getuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
+        pytest.skip("no Python here may mount: not root")
+    code = """if True:
+        import fcntl, os, sys
+        from toolkit.onboard import agent
+        handles = [os.open(name, os.O_RDWR | os.O_CREAT) for name in ("a/lock", "b/lock")]
+        assert len({os.fstat(handle).st_ino for handle in handles}) == 1
+        for handle in handles:
+            (ready, told), (end, alive) = os.pipe(), os.pipe()
+            holder = os.fork()
+            if not holder:
+                mine = os.open("/proc/self/fd/%d" % handle, os.O_RDWR)
+                for other in (alive, *handles):
+                    os.close(other)
+                fcntl.flock(mine, fcntl.LOCK_EX)
+                os.write(told, b"x")
+                os.read(end, 1)
+                os._exit(0)
+            os.read(ready, 1)
+            print(holder in agent.App.lock_holders(handles[1]))
+        """
+    script = "mkdir a b; mount -t tmpfs none a; mount -t tmpfs none b; exec \"$@\""
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
 def test_lock_of_a_killed_agent_is_free(home: Path) -> None:
     first = board(home, no_flush)
     first.inspect(ROOT, APP)

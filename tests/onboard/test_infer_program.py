@@ -433,7 +433,7 @@ def test_an_output_folder_that_cannot_be_made(root):
     release = simple(root)
     (root / "file").write_text("x")
     done = release.run("--out", root / "file" / "out")
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert "Traceback" not in done.stderr
 
 

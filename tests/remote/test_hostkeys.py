@@ -170,6 +170,18 @@ def test_what_is_not_known_stops_the_board(tmp_path: Path, line: str, shown: Hos
         assert "deploy trust hosts=board-1" in caught.value.hint
 
 
+def test_the_key_of_a_jump_host_is_not_pinned_through_itself(tmp_path: Path) -> None:
+    path = tmp_path / "known_hosts"
+    address = Address("board-1", "board", known_hosts=(str(path),))
+    hints = {"": "then: ssh-keyscan -p 2222 jump >> ", f"[jump]:2222 {B}": "then: ssh-keygen -R '[jump]"}
+    for known, command in hints.items():
+        path.write_text(known)
+        with pytest.raises(Unreachable) as caught:
+            HostKeyCheck(address, "jump", 2222, who="board-1: jump host jump")(A)
+        assert command in caught.value.hint
+        assert "deploy trust" not in caught.value.hint
+
+
 def test_a_key_known_without_port_counts_for_other_ports(
     tmp_path: Path,
 ) -> None:

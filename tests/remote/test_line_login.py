@@ -300,3 +300,38 @@ def test_a_user_without_a_name(tmp_path: Path) -> None:
     command = [*nameless, sys.executable, "-c", code, str(config)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.stdout == f"uid-54321 uid-54321@{socket.gethostname()}\n", done.stderr
+
+
+def test_a_boards_password_is_not_for_its_jump_hosts(
+    sshd: sshd_server.Sshd, board: Maker, limits: Limits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BOARD_PASSWORD", "canary")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    through = f"{sshd.user}@127.0.0.1:{sshd.port}"
+    error = refusal(board(key_file="", password="env:BOARD_PASSWORD", jump=through), limits)
+    assert "jump host" in str(error)
+    assert "tried: nothing" in str(error)
+
+
+def test_a_server_is_not_tried_with_more_keys_than_it_stands(
+    sshd: sshd_server.Sshd, board: Maker, limits: Limits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [sshd_server.new_key(tmp_path, "ed25519", f"key-{number}") for number in range(login._MAX_KEYS + 3)]
+    config = tmp_path / "config"
+    config.write_text("".join(f"IdentityFile {key}\n" for key in keys))
+    error = refusal(board(key_file="", ssh_config=str(config)), limits)
+    assert str(error).count("key-") == login._MAX_KEYS, "sshd hangs up after six"
+
+
+def test_openssh_asks_nobody(
+    sshd: sshd_server.Sshd, board: Maker, limits: Limits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = sshd_server.new_key(tmp_path, "ed25519", "guarded", passphrase="abcdef")
+    allow(sshd, key)  # or ssh would not even open it
+    window = tmp_path / "askpass"
+    window.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\nexit 1\n")
+    window.chmod(0o755)
+    monkeypatch.setenv("SSH_ASKPASS", str(window))
+    monkeypatch.setenv("SSH_ASKPASS_REQUIRE", "force")
+    refusal(board(client="openssh", key_file=str(key)), limits)
+    assert not (tmp_path / "asked").exists()

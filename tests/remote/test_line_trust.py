@@ -176,6 +176,10 @@ def test_all_that_gets_through_can_be_printed_and_written_on_one_line(raw: str) 
     assert len(text.splitlines()) <= 1
 
 
+def test_marks_that_turn_text_around_are_taken_out() -> None:
+    assert plain("a\u202egpj.exe\u2066b\u200f") == "agpj.exeb"
+
+
 def test_no_folder_but_the_file_is_touched(tmp_path: Path) -> None:
     os.chmod(tmp_path, 0o750)
     trust.pin(tmp_path / "known_hosts", NAME, [A])

@@ -438,9 +438,10 @@ ENTRIES = (
     ),
     Entry(
         "no-atc",
-        r"(?i)atc: (command )?not found|No such file or directory: '?atc",
+        r"(?i)\batc: (command )?not found|No such file or directory: '?atc",
         "atc is not on this machine's PATH",
-        "name a machine with CANN's toolkit: convert.host=…, or check board.cann.version",
+        "name a machine with CANN's toolkit: convert.host=…; if it is there, say where: board.cann.toolkits, or "
+        "board.cann.version of that machine",
     ),
     Entry(
         "non-interactive",

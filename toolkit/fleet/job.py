@@ -7,6 +7,7 @@ runs it from there, verify compares and only then switches."""
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 import traceback
@@ -20,7 +21,7 @@ from toolkit.artefacts.earlier import EarlierFiles
 from toolkit.artefacts.hashing import digest_data
 from toolkit.artefacts.manifest import Release, blobs_of
 from toolkit.config.schema import VerifySettings
-from toolkit.errors import BoardRefused, DeployError, GateError, PlanError, RemoteError, Unreachable
+from toolkit.errors import BoardRefused, DeployError, GateError, LineLost, PlanError, RemoteError, Unreachable
 from toolkit.fleet import plan as planning
 from toolkit.fleet.outcome import Outcome
 from toolkit.fleet.plan import BoardFacts, BoardPlan, BoardWish, Permits
@@ -67,6 +68,7 @@ class BoardJob:
     store: Path = Path(".deploy")  # where older files may lie, to send differences from
     deltas: str = "auto"  # ssh.deltas
     keep_releases: int = 3
+    heat: str = ""  # the setting that limits the chip's temperature: the board's own gate, or its wave's
     back: str = ""  # what to type to put this board back
 
     @cached_property
@@ -287,6 +289,19 @@ class Line(Protocol):
     def close(self) -> None: ...
 
 
+class _Held:
+    """The line of one job, from before it is open: a job that is cut while it connects does not begin."""
+
+    def __init__(self) -> None:
+        self.agent: BoardAgent | None = None
+        self.cut = False
+
+    def close(self) -> None:
+        self.cut = True
+        if self.agent is not None:
+            self.agent.close()
+
+
 _running: set[Line] = set()
 _running_lock = threading.Lock()
 
@@ -328,17 +343,29 @@ def attend(
     outcome = Outcome(board=job.board, status="ok", release=job.release.id, stage=stage)
     begun = time.monotonic()
     agent: BoardAgent | None = None
+    held = _Held()
     emit(Event("start", str(job.address), stage=stage, board=job.board))
     try:
-        agent = connect(job.address, job.limits, emit)
-        with _running_lock:
-            _running.add(agent)
-        walk(agent, outcome)
+        with cut_with_all_lines(held):
+            agent = held.agent = connect(job.address, job.limits, emit)
+            if held.cut:
+                raise LineLost(f"{job.board}: interrupted", cause="closed", host=job.board)
+            walk(agent, outcome)
         if outcome.status in ("ok", "unchanged", "reverted"):
             outcome.stage = ""
     except DeployError as error:
         outcome.status = "unreachable" if isinstance(error, Unreachable) else "failed"
         outcome.cause, outcome.message, outcome.hint = _cause(error), str(error), error.hint
+        if held.cut and isinstance(error, LineLost | Unreachable):
+            # The person cut it, not the board.
+            outcome.status, outcome.cause, outcome.hint = "failed", "interrupted", ""
+            outcome.message = _interrupted(job, outcome)
+    except OSError as error:
+        # What goes wrong on a line or a board has a name of its own by now: this is a disk of ours.
+        where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        outcome.status, outcome.cause = "failed", "input"
+        outcome.message = f"{job.board}: on this machine: {where}{error.strerror or error}"
+        outcome.hint = f"see to {job.out.parent}, or let DEPLOY_HOME=FOLDER name another place; then run again"
     except Exception as error:
         # A defect of ours, met by one board of a thousand: the others have a right to their own ends.
         place = traceback.extract_tb(error.__traceback__)[-1]
@@ -351,13 +378,18 @@ def attend(
         if agent is not None:
             outcome.sent, outcome.received = agent.line.sent, agent.line.received
             outcome.requests, outcome.connections = agent.requests, agent.line.connections
-            with _running_lock:
-                _running.discard(agent)
             agent.close()
         outcome.seconds = round(time.monotonic() - begun, 3)
     if shown:
         emit(Event("outcome", outcome.message, stage=outcome.stage, board=job.board, data=outcome.as_json()))
     return outcome
+
+
+def _interrupted(job: BoardJob, outcome: Outcome) -> str:
+    where = f"{job.board}: interrupted in {outcome.stage}"
+    if not outcome.switched:
+        return f"{where}: it runs what it ran before"
+    return f"{where}: unless that was confirmed, it goes back by itself {job.confirm_within:g} s after the switch"
 
 
 def _cause(error: DeployError) -> str:

@@ -11,6 +11,7 @@ PROGRESS = "@progress "
 
 MEANING = {
     2: "the release's files do not fit together",
+    3: "the board cannot keep the results",
     4: "none of the pictures could be read",
     5: "there are no pictures",
     6: "a call of pyACL failed",
@@ -31,6 +32,7 @@ def failure(board: str, report: RunReport) -> CommandFailed:
     last = said.splitlines()[-1] if said else ""
     return CommandFailed(
         f"{board}: {what}" + (f": {last}" if last else ""),
+        cause="disk-full" if report.status == 3 and "[Errno 28]" in said else "exit-status",
         host=board,
         hint=f"{known.cause}: {known.fix}" if known else "",
         detail="\n".join(said.splitlines()[-20:]),

@@ -803,7 +803,8 @@ class App(Folder):
         if not self.flock(handle, 0.5):
             if break_lock:
                 for pid in self.lock_holders(handle):
-                    os.kill(pid, signal.SIGKILL)     # safe at any point: see the top of this file
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)     # safe at any point: see the top of this file
             if not break_lock or not self.flock(handle, 5):
                 os.close(handle)
                 record = self.locked() or {}
@@ -832,12 +833,19 @@ class App(Folder):
 
     @staticmethod
     def lock_holders(handle):
-        """Process ids that hold a flock on a file, as the kernel knows them."""
-        inode = ":%d" % os.fstat(handle).st_ino
+        """Process ids that hold a flock on a file, as the kernel knows them.
+
+        Inodes of other file systems have the same numbers, so each must have this very file open, too."""
+        file = os.fstat(handle)
         with open("/proc/locks") as stream:
             rows = [line.split() for line in stream]
-        return [int(row[4]) for row in rows
-                if row[1] == "FLOCK" and row[5].endswith(inode) and int(row[4]) not in (0, os.getpid())]
+        found = set()
+        for pid in [row[4] for row in rows if row[1] == "FLOCK" and row[5].endswith(":%d" % file.st_ino)]:
+            with contextlib.suppress(OSError):
+                for name in os.listdir("/proc/%s/fd" % pid):
+                    if os.path.samestat(os.stat("/proc/%s/fd/%s" % (pid, name)), file) and int(pid) != os.getpid():
+                        found.add(int(pid))
+        return found
 
     @contextlib.contextmanager
     def state(self):

@@ -15,7 +15,7 @@ Greyscale, palette, CMYK and transparent ones are converted to RGB (transparency
 in EXIF data is left alone. One that can't be read is reported and counted, and the rest goes on.
 
 Exit codes: 0 done, also when some pictures failed (summary.json counts them); 2 wrong usage, or the release's
-files don't fit together; 4 every picture failed; 5 no pictures; 6 an acl call failed; 7 a Python module is
+files don't fit together; 3 OUT can't be written; 4 every picture failed; 5 no pictures; 6 an acl call failed; 7 a Python module is
 missing; 130 and 143 interrupted.
 
 Python 3.6 to 3.13, NumPy 1.16 and later, Pillow 5 and later, and pyACL, which CANN brings.
@@ -737,7 +737,7 @@ def main(arguments=None):
     except ReleaseError as error:
         code, problem = 2, str(error)
     except OSError as error:  # OUT can't be written: disk full, read-only
-        code, problem = 2, str(error)
+        code, problem = 3, str(error)
     except NoPictures as error:
         code, problem = 5, str(error)
     except AclError as error:
@@ -757,7 +757,7 @@ def main(arguments=None):
             stream.write((json.dumps(summary, indent=1, sort_keys=True) + "\n").encode("ascii"))
     except OSError as error:
         sys.stderr.write(f"summary.json: {error}\n")
-        code = code or 2
+        code = code or 3
     return code
 
 

@@ -214,11 +214,16 @@ class HostKeyCheck:
         """
         self.name = who or address.name
         self._board = address.name
-        self._trust = address.command("trust")
         self.shown: HostKey | None = None
         self._pin = parse_pin(pinned, self.name) if pinned else None
         self._pinned_text = pinned
         self._files = address.known_hosts
+        self._add, self._replace = address.command("trust"), address.command("trust", "replace=true")
+        if self.name != address.name:
+            # A jump host. deploy trust reads boards' keys through it, and so needs it trusted already.
+            file = address.known_hosts[0] if address.known_hosts else "known_hosts"
+            self._add = f"ssh-keyscan -p {port} {host} >> {file}"
+            self._replace = f"ssh-keygen -R '{host_name(host, port)}' -f {file}; {self._add}"
         self._listed_as = host_name(alias, 22) if alias else host_name(host, port)
         self._entries: list[Entry] = []
         self._portless: list[Entry] = []
@@ -263,11 +268,11 @@ class HostKeyCheck:
                 "host-key-changed",
                 f"its host key is {shown.type} {shown.fingerprint}, but {same.where} has "
                 f"{same.key.type} {same.key.fingerprint}",
-                f"new board or new system on it? compare the fingerprint, then: {self._trust} replace=true; "
+                f"new board or new system on it? compare the fingerprint, then: {self._replace}; "
                 "otherwise somebody may be in between",
             )
         authority = any(entry.marker == "cert-authority" for entry in self._entries)
-        hint = f"compare the fingerprint with the board's, then: {self._trust}"
+        hint = f"compare the fingerprint with the machine's own, then: {self._add}"
         if authority:
             hint += " (known_hosts names a certificate authority for it: ssh.client=openssh can use that)"
         files = ", ".join(self._files) or "known_hosts (none configured)"
@@ -285,7 +290,7 @@ class HostKeyCheck:
             f"its host key is {shown.type} {shown.fingerprint}, but the inventory pins "
             f"{pin if isinstance(pin, str) else pin.type + ' ' + pin.fingerprint}",
             "compare the fingerprint with the board's, then change host_key in the inventory; "
-            f"{self._trust} shows all its keys",
+            f"{self._add} shows all its keys",
         )
 
     def _error(self, cause: str, message: str, hint: str) -> Unreachable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import BinaryIO
 from toolkit.artefacts.manifest import check_path
 from toolkit.errors import BoardRefused, InputError
 from toolkit.remote.frames import Frames, typed
+
+_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What our own disk says, whatever the board calls its files."""
 
 
 class Incoming:
@@ -72,6 +76,8 @@ class Incoming:
             if not target.parent.resolve().is_relative_to(self._into.resolve()) or target.is_dir():
                 raise FileExistsError(17, "is in the way")
         except OSError as problem:
+            if problem.errno in _OURS:
+                raise
             raise self._frames.garbage(f"a file {name} that cannot have its place") from problem
         self._target, self._left, self._digest = target, size, hashlib.sha256()
         part = self._part()
