@@ -317,7 +317,11 @@ def _atc(invocation: Invocation) -> Iterator[Finding]:
 
 def _ssh(invocation: Invocation) -> Iterator[Finding]:
     keys = [path.name for path in sorted(Path.home().glob(".ssh/id_*")) if path.suffix != ".pub"]
-    if keys:
+    open_ones = [name for name in keys if (Path.home() / ".ssh" / name).stat().st_mode & 0o077]
+    if open_ones:
+        fix = f"chmod 600 {' '.join(f'~/.ssh/{name}' for name in open_ones)}"
+        yield Finding("ssh key", "note", f"others may read {', '.join(open_ones)}: ssh does not take it", fix)
+    elif keys:
         yield Finding("ssh key", "ok", ", ".join(keys))
     elif os.environ.get("SSH_AUTH_SOCK"):
         yield Finding("ssh key", "ok", "an ssh-agent runs")

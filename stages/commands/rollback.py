@@ -106,7 +106,9 @@ def choose(board: str, found: Inspection, wanted: str) -> str:
             return str(found.pending.get("former", ""))
         goal = found.previous
         if not goal:
-            raise refused("there is no previous release to go back to", f"it has {there}: name one with release=")
+            others = [name[:12] for name in found.releases if name != found.current]
+            hint = f"it keeps {', '.join(others)}: release=ID names one" if others else "it keeps no other one"
+            raise refused("there is no previous release to go back to", hint)
         return goal
     fits = [name for name in found.releases if name.startswith(wanted)]
     if not fits:

@@ -240,10 +240,25 @@ def test_going_back_asks_for_the_kept_signature(board: Board, tmp_path: Path) ->
     assert board.current == one.id
 
 
-def test_signing_for_a_board_without_keys_is_refused(board: Board, tmp_path: Path) -> None:
+def test_a_refusal_says_what_to_do(board: Board, tmp_path: Path) -> None:
+    """Signing for a board without keys is refused: somebody thinks it checks, and it would not."""
+    ours, place = signer(new_key(tmp_path)), board.app / "allowed_signers"
     release = board.install("one")
-    assert board.switch(release, signer(new_key(tmp_path)).sign(release)) == "signature"
-    assert board.current == ""
+
+    def hint(signature: str) -> str:
+        with board.session() as agent, pytest.raises(BoardRefused) as refusal:
+            agent.switch(release.id, 0, signature)
+        assert refusal.value.cause == "signature"
+        return refusal.value.hint
+
+    assert hint(ours.sign(release)) == (
+        f"write a line with a name and the public key, NAME ssh-ed25519 AAAA..., into {place} there"
+    )
+    board.trust(f"anna {signer(new_key(tmp_path, 'other')).public}")
+    assert hint("") == f"sign it: sign=ssh-key sign.key=FILE; the keys that count stand in {place}"
+    assert hint(ours.sign(release)) == f"the keys that count stand in {place}, a line each: NAME ssh-ed25519 AAAA..."
+    board.trust(f"anna {ours.public}")
+    assert board.switch(release, ours.sign(release)) == ""
 
 
 def test_a_signed_manifest_that_was_replaced_on_the_board_is_refused(board: Board, tmp_path: Path) -> None:

@@ -141,6 +141,12 @@ def test_version(deploy: Deploy) -> None:
     assert (done.code, done.out) == (0, f"ascend-deploy {number[1]}\n")
 
 
+def test_sim_means_simulated_boards(deploy: Deploy) -> None:
+    """Its help's words, without simulate=true: more than one board, and a real one's address."""
+    for chosen in (("+board=200i_dk_a2", "board.count=3"), ("inventory=factory",)):
+        assert deploy("sim", "run", *chosen, "--", "true", json_lines=False).code == 0
+
+
 def test_a_disk_that_is_full_is_no_defect() -> None:
     with open("/dev/full", "wb", buffering=0) as file, pytest.raises(OSError, match="No space") as caught:
         file.write(b"x")

@@ -1,6 +1,6 @@
 """Recipes as they are written: their files, their commands, and what the commands should print.
 
-In ``docs/recipes/*.md``::
+In ``docs/recipes/*.md`` and ``docs/operating.md``::
 
     <!-- in: a clone -->            the folder is a copy of the checkout, which the commands run
     <!-- starts from: demo -->      the folder holds what the demo trained and converted
@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
-RECIPES = sorted(path for path in (CHECKOUT / "docs" / "recipes").glob("*.md") if path.name != "README.md")
+RECIPES = [
+    CHECKOUT / "docs" / "operating.md",
+    *sorted(path for path in (CHECKOUT / "docs" / "recipes").glob("*.md") if path.name != "README.md"),
+]
 
 _BLOCK = re.compile(
     r"^(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL

@@ -88,6 +88,20 @@ def test_a_key_file_that_is_missing(client: str, board: Maker, limits: Limits, t
     assert "nowhere" in str(error)
 
 
+def test_a_key_that_others_may_read(sshd: sshd_server.Sshd, board: Maker, limits: Limits, tmp_path: Path) -> None:
+    """OpenSSH takes none; what to type stands there."""
+    key = tmp_path / "key of mine"
+    key.write_bytes(sshd.key.read_bytes())
+    key.chmod(0o644)
+    error = refusal(board(client="openssh", key_file=str(key)), limits)
+    assert (error.cause, error.hint) == (
+        "key-unreadable",
+        f"ssh takes no key that others may read: chmod 600 '{key}'",
+    )
+    subprocess.run(error.hint.rpartition(": ")[2], shell=True, check=True)
+    assert greet(board(client="openssh", key_file=str(key)), limits) == b"welcome"
+
+
 @pytest.mark.parametrize("what", ["damaged", "public", "passphrase"])
 def test_a_key_file_of_no_use(what: str, board: Maker, limits: Limits, tmp_path: Path) -> None:
     key = sshd_server.new_key(tmp_path, "ed25519", "key", passphrase="abcdef" if what == "passphrase" else "")

@@ -928,10 +928,13 @@ class App(Folder):
                 given = stream.read(1 << 16).decode("ascii", "replace")
         if not lists and not given:
             return
-        problem = "it is not signed"
+        where = text(lists[0] if lists else self.path("allowed_signers"))
+        problem, hint = "it is not signed", "sign it: sign=ssh-key sign.key=FILE; the keys that count stand in %s" % where
         if not lists:
             problem = "the board was given no keys to check it with"
+            hint = "write a line with a name and the public key, NAME ssh-ed25519 AAAA..., into %s there" % where
         elif given:
+            hint = "the keys that count stand in %s, a line each: NAME ssh-ed25519 AAAA..." % where
             with open_plain(self.path("releases", release, "manifest.json")) as stream:
                 manifest = stream.read()
             with open_plain(lists[0]) as stream:
@@ -939,8 +942,7 @@ class App(Folder):
             if hashlib.sha256(manifest).hexdigest() != release:
                 problem = "its manifest is damaged"
         if problem:
-            raise Refused("signature", "release %s: %s" % (release[:12], problem),
-                          "the keys stand in %s" % text(lists[0] if lists else self.path("allowed_signers")))
+            raise Refused("signature", "release %s: %s" % (release[:12], problem), hint)
         if not os.path.isfile(kept):
             replace_file(kept, given.encode("ascii"))
 

@@ -15,6 +15,7 @@ import math
 import os
 import re
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -55,8 +56,12 @@ _FAILURES: tuple[tuple[str, str, str], ...] = (
     ("kex_exchange_identification", "no-banner", "sshd turns new connections away (MaxStartups, fail2ban)?"),
     ("Unable to negotiate|no matching|Bad server host key", "kex-failed", "update sshd on the board"),
     (
-        "Load key .*(bad permissions|invalid format|error in libcrypto|incorrect passphrase)"
-        "|UNPROTECTED PRIVATE KEY",
+        "Load key .*bad permissions|UNPROTECTED PRIVATE KEY",
+        "key-unreadable",
+        "ssh takes no key that others may read: chmod 600 FILE",
+    ),
+    (
+        "Load key .*(invalid format|error in libcrypto|incorrect passphrase)",
         "key-unreadable",
         "check board.key_file; add a key with a passphrase to the ssh-agent (ssh-add)",
     ),
@@ -332,6 +337,8 @@ class OpensshLine:
                 cause, hint = known, advice
                 last = next((line for line in said.splitlines() if re.search(pattern, line)), last)
                 break
+        if cause == "key-unreadable" and self._address.key_file:
+            hint = hint.replace("FILE", shlex.quote(self._address.key_file))
         if cause == "auth-failed" and missing:
             cause, last = "key-unreadable", f"{self._address.key_file} does not exist"
         if cause == "host-key-unknown" and re.search(r"host key for .* has changed", debug):
