@@ -14,7 +14,7 @@ from fleet_boards import Fleet, Made, answers, make_release, of_status
 
 from stages import _registry
 from toolkit.config.schema import GateSettings, RolloutSettings, VerifySettings
-from toolkit.fleet.job import cut_all_lines, deploy_board
+from toolkit.fleet.job import cut_all_lines, deploy_board, revert_board
 from toolkit.fleet.outcome import Outcome, exit_code
 from toolkit.fleet.plan import Permits
 from toolkit.remote.agent import BoardAgent
@@ -233,6 +233,24 @@ def test_a_board_is_not_blamed_for_a_line_that_a_person_cut(fleet: Fleet, old: M
     assert exit_code(done) == 130
     assert not any(outcome.offline for outcome in done)
     assert all_run(fleet, old)
+
+
+def test_what_somebody_did_meanwhile_is_left_alone_and_said(fleet: Fleet, old: Made, new: Made) -> None:
+    fleet.roll_out(old, run="first")
+    done = {name: fleet.deploy(fleet.job(name, new, "second")) for name in ("b-0", "b-1", "b-2")}
+    third = make_release(fleet.folder / "made", "third")
+    assert fleet.deploy(fleet.job("b-1", third, "between")).status == "ok"
+    (fleet.app("b-2") / "current").unlink()
+    (fleet.app("b-2") / "current").mkdir()
+    back = {
+        name: revert_board(fleet.job(name, new, "second"), outcome, "it burns", "gate", fleet.emit, fleet.connect)
+        for name, outcome in done.items()
+    }
+    assert {outcome.status for outcome in back.values()} == {"reverted"}
+    assert back["b-0"].message == f"put back to {old.id[:12]}: it burns"
+    assert f"somebody changed it meanwhile (it runs {third.id[:12]})" in back["b-1"].message
+    assert "was not made by this program" in back["b-2"].message
+    assert (fleet.current("b-0"), fleet.current("b-1")) == (old.id, third.id)
 
 
 def test_a_plan_s_waves_are_carried_out_whatever_the_labels_say_now(fleet: Fleet, old: Made) -> None:

@@ -263,6 +263,9 @@ def revert_board(
         outcome.status = "reverted"
         outcome.cause = cause
         outcome.message = f"put back to {done.previous[:12] or 'nothing, as before'}: {why}"
+        if inspection.foreign or inspection.current not in (job.release.id, done.previous):
+            now = inspection.foreign or f"it runs {inspection.current[:12] or 'nothing'}"
+            outcome.message = f"left alone, as somebody changed it meanwhile ({now}): {why}"
 
     outcome = attend(job, walk, emit, connect, stage="revert", shown=False)
     outcome.release, outcome.previous, outcome.switched = done.release, done.previous, done.switched
