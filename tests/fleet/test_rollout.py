@@ -15,7 +15,7 @@ from fleet_boards import Fleet, Made, answers, make_release, of_status
 from stages import _registry
 from toolkit.config.schema import GateSettings, RolloutSettings, VerifySettings
 from toolkit.fleet.job import cut_all_lines, deploy_board, revert_board
-from toolkit.fleet.outcome import Outcome, exit_code
+from toolkit.fleet.outcome import Outcome, exit_code, held_before
 from toolkit.fleet.plan import Permits
 from toolkit.remote.agent import BoardAgent
 
@@ -83,6 +83,24 @@ def test_what_a_failure_in_the_second_wave_means(fleet: Fleet, old: Made, new: M
     running = fleet.running()
     assert {name for name in fleet.names if running[name] == new.id} == {"b-0", "b-1", "b-2"} - back
     assert exit_code(outcomes.values()) == 4
+
+
+def test_a_rollout_that_was_cut_short_and_goes_on_is_one_rollout(fleet: Fleet, old: Made, new: Made) -> None:
+    """What its first part brought is put back with the rest; what had the release before that is not."""
+    fleet.roll_out(old, run="first")
+    assert fleet.deploy(fleet.job("b-5", new, "long-ago")).status == "ok"
+    stop = threading.Event()
+    settings = RolloutSettings(waves=[2], failure_budget=0, on_failure="revert_all")
+    outcomes, _ = fleet.roll_out(new, settings, run="part", stop=stop, record=lambda outcome: stop.set())
+    assert of_status(outcomes, "ok") == {"b-0", "b-1"}
+    fleet.fault("b-4", "wrong")
+    outcomes, trip = fleet.roll_out(new, settings, run="rest", begun=frozenset({"part"}))
+    assert trip is not None
+    assert of_status(outcomes, "reverted") == {"b-0", "b-1", "b-2", "b-3"}
+    assert of_status(outcomes, "unchanged") == {"b-5"}
+    assert fleet.running() == {**dict.fromkeys(fleet.names, old.id), "b-5": new.id}
+    assert exit_code(outcomes.values()) == 4, "one board runs what the gate refused"
+    assert held_before(outcomes.values()) == [outcomes["b-5"]]
 
 
 def test_boards_that_had_nothing_have_nothing_again(fleet: Fleet, new: Made) -> None:

@@ -68,6 +68,7 @@ class BoardJob:
     deltas: str = "auto"  # ssh.deltas
     keep_releases: int = 3
     heat: str = ""  # the setting that limits the chip's temperature: the board's own gate, or its wave's
+    begun: frozenset[str] = frozenset()  # ids of the runs that this one goes on with: they were cut short
     back: str = ""  # what to type to put this board back
 
     @cached_property
@@ -221,6 +222,9 @@ def deploy_board(
             run(session)
         outcome.stage = ""
         outcome.status = "unchanged" if decided.done else "ok"
+        if decided.done and inspection.previous and (inspection.last_run or {}).get("run_id") in job.begun:
+            # It got the release in the part of this rollout that was cut short: so it can be put back, too.
+            outcome.switched, outcome.previous = True, inspection.previous
         if planning.VERIFY not in decided.steps:
             outcome.figures = dict(session.before)
 
