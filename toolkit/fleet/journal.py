@@ -147,11 +147,7 @@ def cut_short(runs: Path) -> Story | None:
     None where there is none among the newest runs, or where later runs have seen to all of its boards. The verbs that
     only look are left out, and so is a run that still goes on."""
     later: list[Path] = []
-    folders = sorted((path for path in runs.iterdir() if path.is_dir()), reverse=True) if runs.is_dir() else []
-    begun = [(*_begin(folder / "journal.jsonl"), folder / "journal.jsonl") for folder in folders[:RECENT]]
-    for _, verb, file in sorted(begun, reverse=True):
-        if verb in (*LOOKING, ""):
-            continue
+    for file in _recent(runs):
         if _end(file) or _goes_on(file):
             later.append(file)
             continue
@@ -171,16 +167,21 @@ def begun(runs: Path) -> frozenset[str]:
     """Ids of the newest rollouts that were killed or interrupted, back to the last one that came to its end: whoever
     types the same again goes on with them."""
     found = set()
-    folders = sorted((path for path in runs.iterdir() if path.is_dir()), reverse=True) if runs.is_dir() else []
-    for folder in folders[:RECENT]:
-        file = folder / "journal.jsonl"
-        if _begin(file)[1] in (*LOOKING, ""):
-            continue
+    for file in _recent(runs):
         end = _end(file)
         if end and end["kind"] == "summary" and end.get("data", {}).get("exit_code") != Interrupted.exit_code:
             break
-        found.add(folder.name)
+        found.add(file.parent.name)
     return frozenset(found)
+
+
+def _recent(runs: Path) -> list[Path]:
+    """The journals of the newest runs that may have changed boards, the newest first."""
+    folders = sorted((path for path in runs.iterdir() if path.is_dir()), reverse=True) if runs.is_dir() else []
+    files = [folder / "journal.jsonl" for folder in folders[:RECENT]]
+    begun = {file: _begin(file) for file in files}  # ids tell seconds only
+    files.sort(key=lambda file: begun[file][0], reverse=True)
+    return [file for file in files if begun[file][1] not in (*LOOKING, "")]
 
 
 def _begin(file: Path) -> tuple[float, str]:
