@@ -34,6 +34,7 @@ from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import converter_script, environment_script
 from toolkit.config.schema import Config
 from toolkit.errors import ConfigError, DeployError, Interrupted
+from toolkit.fleet import journal
 from toolkit.fleet.job import BoardJob
 from toolkit.fleet.journal import RunFolder
 from toolkit.fleet.outcome import Outcome, exit_code, held_before
@@ -267,11 +268,12 @@ def _roll_out(
     planned: Plan | None,
 ) -> tuple[list[Outcome], Trip | None]:
     jobs: list[BoardJob] = []
+    begun = journal.begun(paths.runs()) - {run.id}
     releases: dict[str, str] = {}
     packages: dict[str, str] = {}
     for target in targets:
         made = _build(target, store, ["package"], places, run, emit, invocation.flags.attach)
-        jobs += board_jobs(invocation, target, made["package"], places, run, planned)
+        jobs += board_jobs(invocation, target, made["package"], places, run, planned, begun)
         releases[target.name], packages[target.name] = jobs[-1].release.id, made["package"].digest
     keep_lock(invocation, targets, store, releases, run.path)
     with engine_of(invocation, packages, emit, stop) as (deploy, revert, workers):
@@ -295,6 +297,7 @@ def board_jobs(
     places: Places,
     run: RunFolder,
     planned: Plan | None = None,
+    begun: frozenset[str] = frozenset(),
 ) -> list[BoardJob]:
     """One job for each board of a target: all of them share the release and what goes with it."""
     config, profile = target.config, target.profile
@@ -331,6 +334,7 @@ def board_jobs(
             deltas=config.ssh.deltas,
             keep_releases=config.rollout.keep_releases,
             heat=_heat(invocation, target),
+            begun=begun,
             back=command_for(invocation, "rollback", [board.name]),
         )
         for board in target.boards

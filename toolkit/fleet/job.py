@@ -69,6 +69,7 @@ class BoardJob:
     deltas: str = "auto"  # ssh.deltas
     keep_releases: int = 3
     heat: str = ""  # the setting that limits the chip's temperature: the board's own gate, or its wave's
+    begun: frozenset[str] = frozenset()  # ids of the runs that this one goes on with: they were cut short
     back: str = ""  # what to type to put this board back
 
     @cached_property
@@ -222,6 +223,9 @@ def deploy_board(
             run(session)
         outcome.stage = ""
         outcome.status = "unchanged" if decided.done else "ok"
+        if decided.done and inspection.previous and (inspection.last_run or {}).get("run_id") in job.begun:
+            # It got the release in the part of this rollout that was cut short: so it can be put back, too.
+            outcome.switched, outcome.previous = True, inspection.previous
         if planning.VERIFY not in decided.steps:
             outcome.figures = dict(session.before)
 
@@ -264,6 +268,9 @@ def revert_board(
         outcome.status = "reverted"
         outcome.cause = cause
         outcome.message = f"put back to {done.previous[:12] or 'nothing, as before'}: {why}"
+        if inspection.foreign or inspection.current not in (job.release.id, done.previous):
+            now = inspection.foreign or f"it runs {inspection.current[:12] or 'nothing'}"
+            outcome.message = f"left alone, as somebody changed it meanwhile ({now}): {why}"
 
     outcome = attend(job, walk, emit, connect, stage="revert", shown=False)
     outcome.release, outcome.previous, outcome.switched = done.release, done.previous, done.switched
