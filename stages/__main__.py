@@ -167,7 +167,8 @@ def _run(arguments: list[str], shown: Renderer) -> int:
         arguments.append("simulate=true")
     from toolkit.artefacts.lock import with_lock
 
-    arguments = with_lock([_quoted(_with_plus(argument)) for argument in arguments])
+    many = any(argument in ("-m", "--multirun") for argument in arguments)
+    arguments = with_lock([_quoted(_with_plus(argument), many) for argument in arguments])
     return _hydra(arguments, verb, words, rest, flags, shown)
 
 
@@ -326,14 +327,16 @@ def _board_named(name: str, names: Sequence[str]) -> str:
     return name
 
 
-def _quoted(argument: str) -> str:
+def _quoted(argument: str, many: bool = False) -> str:
     """Hydra takes ``hosts=a,b`` for a sweep, and refuses ``hosts=!a`` and ``hosts=site=x``: a text, all of them.
 
-    It refuses ``data.root=~/cifar`` too, and no shell expands the ``~`` there: a text as well.
+    It refuses ``data.root=~/cifar`` too, and no shell expands the ``~`` there: a text as well. So are the values of
+    ATC's flags, which are full of commas and semicolons; but lists, ``${…}``, and with ``-m`` (``many``) sweeps.
     """
     key, equals, value = argument.partition("=")
     home = value == "~" or value.startswith("~/")
-    if not equals or value in ("", "null") or (key.lstrip("+") != "hosts" and not home):
+    flag = key.lstrip("+").startswith("atc.") and not many and not value.startswith(("[", "${"))
+    if not equals or value in ("", "null") or (key.lstrip("+") != "hosts" and not home and not flag):
         return argument
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 
 from stages import _registry
 from stages._asking import asker, confirm_fleet
+from stages._boards import Answer, Lines, Place, cut_short
 from stages._engine import engine_of
 from stages._fleet import Places, Target, inventory_of, limits_of, local_atc, reach, targets_of
 from stages._invocation import Invocation, command_for
@@ -20,7 +22,6 @@ from stages._locking import keep_lock, open_store, recorder, signature_of
 from stages._planning import (
     check_plan,
     content_of,
-    keys_of,
     make_plan,
     permits_of,
     program_of,
@@ -32,7 +33,7 @@ from toolkit import paths, pipeline, report
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import converter_script, environment_script
 from toolkit.config.schema import Config
-from toolkit.errors import ConfigError, Interrupted, RemoteError
+from toolkit.errors import ConfigError, DeployError, Interrupted
 from toolkit.fleet.job import BoardJob
 from toolkit.fleet.journal import RunFolder
 from toolkit.fleet.outcome import Outcome, exit_code, held_before
@@ -40,7 +41,7 @@ from toolkit.fleet.plan import Plan
 from toolkit.fleet.plan import to_text as plan_file
 from toolkit.fleet.plan_text import named
 from toolkit.fleet.rollout import Hands, Trip, roll_out
-from toolkit.remote.agent import BoardAgent, local_holder
+from toolkit.remote.agent import local_holder
 from toolkit.ui.events import Emit, Event
 
 
@@ -50,22 +51,32 @@ def apply(invocation: Invocation) -> int:
     if invocation.config.plan:
         invocation, planned = read_plan(invocation)
     targets = targets_of(invocation)
-    confirm_fleet(invocation, targets, len(waves_of(invocation, targets)))
+    confirm_fleet(invocation, targets, len(planned.waves if planned else waves_of(invocation, targets)))
     store = open_store(invocation)
     missing = _missing(targets, store, ["package"])
     needs_host = _needs_host(targets, missing)
+    _, killed = cut_short(invocation, [board.name for target in targets for board in target.boards])
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
     emit = _both(invocation, run)
+    for line in killed:
+        emit(Event("log", line, data={"show": True}))
     try:
         with reach(invocation, targets, build_host=needs_host) as places:
             if planned is not None:
                 _check_planned(invocation, planned, targets, store, places, run, emit)
-            if any(missing):
-                _someone_answers(targets, places, emit)
-                _check_converters(targets, missing, places, emit)
-                _check_local_atc(invocation, targets, needs_host)
             stop = threading.Event()
-            outcomes, trip = _roll_out(invocation, targets, store, places, run, emit, stop, planned)
+            trip: Trip | None = None
+            outcomes = _silence(invocation, targets, places, emit) if any(missing) else []
+            if outcomes:
+                missing = []  # for nobody nothing is built
+                for outcome in outcomes:
+                    emit(Event("outcome", outcome.message, outcome.stage, outcome.board, outcome.as_json()))
+                    run.receipt(outcome.board, {"by": local_holder(), "ended": time.time(), **outcome.as_json()})
+            else:
+                if any(missing):
+                    _check_converters(targets, missing, places, emit)
+                    _check_local_atc(invocation, targets, needs_host)
+                outcomes, trip = _roll_out(invocation, targets, store, places, run, emit, stop, planned)
         code = Interrupted.exit_code if stop.is_set() else exit_code(outcomes)
         emit(Event("summary", data={"exit_code": code}))
         built = list(dict.fromkeys(name for names in missing for name in names))
@@ -149,7 +160,7 @@ def _check_planned(
 ) -> None:
     """Refuse before anything is touched what is not as it was when the plan was made."""
     (run.path / "plan.json").write_text(plan_file(planned, invocation.overrides), encoding="utf-8")
-    check_plan(str(invocation.config.plan), planned, make_plan(invocation, targets, store, places, emit))
+    check_plan(invocation, planned, make_plan(invocation, targets, store, places, emit))
 
 
 def _needs_host(targets: Sequence[Target], missing: Sequence[Sequence[str]]) -> bool:
@@ -179,44 +190,55 @@ def _check_local_atc(invocation: Invocation, targets: Sequence[Target], needs_ho
 def _check_converters(
     targets: Sequence[Target], missing: Sequence[Sequence[str]], places: Places, emit: Emit
 ) -> None:
-    """Before a training: is the CANN that converts afterwards one whose work the boards can load?"""
+    """Before a training: is the CANN that converts one whose work the boards can load, and has it all its tools?"""
+    modules = _registry.modules()
     for target, names in zip(targets, missing, strict=True):
-        if "train" in names and target.name in places.convert:
-            places.convert[target.name].check(target.profile.cann.version, emit)
+        tools = [modules[name].TOOL for name in names if hasattr(modules[name], "TOOL")]
+        if "train" in names and tools and target.name in places.convert:
+            places.convert[target.name].check(target.profile.cann.version, emit, tools)
 
 
-def _someone_answers(targets: Sequence[Target], places: Places, emit: Emit) -> None:
-    """Before minutes of training: is there a board to train for? One that answers is enough.
+def _silence(invocation: Invocation, targets: Sequence[Target], places: Places, emit: Emit) -> list[Outcome]:
+    """Before minutes of training: is there a board to train for? One that answers is enough, and gives [].
 
-    Some are asked at once: where a fleet's first boards are switched off, one after the other would take as long as
-    all their limits together.
-    """
+    Otherwise how it ended for each of them. With --until-done those that are off are asked again until one answers."""
+    delay = invocation.config.rollout.retry_first
+    while True:
+        outcomes = _ask_for_one(invocation, targets, places, emit)
+        if not invocation.flags.until_done or not any(outcome.offline for outcome in outcomes):
+            return outcomes
+        emit(Event("warning", f"none of {len(outcomes)} boards answers; again in {delay:g} s", stage="rollout"))
+        time.sleep(delay)
+        delay = min(2 * delay, invocation.config.rollout.retry_most)
 
-    def look(target: Target, name: str) -> None:
-        with BoardAgent.connect(places.boards[name], limits_of(target.config), emit) as agent:
-            agent.inspect(target.profile.root, target.config.app.name)
 
-    asked = [(target, board.name) for target in targets for board in target.boards]
-    pool = ThreadPoolExecutor(max(1, min(targets[0].config.engine.workers, len(asked))), "look")
-    last: RemoteError | None = None
+def _ask_for_one(invocation: Invocation, targets: Sequence[Target], places: Places, emit: Emit) -> list[Outcome]:
+    lines = Lines(emit)
+
+    def look(place: Place) -> Outcome | None:
+        begun = time.monotonic()
+        try:
+            with lines.agent(place) as agent:
+                agent.inspect(place.target.profile.root, place.target.config.app.name)
+            return None
+        except DeployError as error:
+            told = Answer(place, None, error).failure()
+            return Outcome(place.name, stage="connect", seconds=round(time.monotonic() - begun, 3), **told)
+
+    everyone = [Place(board, target, places.boards[board.name]) for target in targets for board in target.boards]
+    pool = ThreadPoolExecutor(min(invocation.config.engine.workers, len(everyone)), "look")
+    found = {}
     try:
-        for future in as_completed([pool.submit(look, target, name) for target, name in asked]):
-            try:
-                return future.result()
-            except RemoteError as error:
-                last = error
+        futures = [pool.submit(look, place) for place in everyone]
+        for future in as_completed(futures):
+            outcome = future.result()
+            if outcome is None:
+                return []
+            found[outcome.board] = outcome
     finally:
-        # Those that are still being asked end by their own limits; nobody waits for them.
         pool.shutdown(wait=False, cancel_futures=True)
-    assert last is not None  # a selection of boards is never empty
-    if len(asked) == 1:
-        raise last
-    raise RemoteError(
-        f"none of the {len(asked)} boards can be deployed to, such as {last}",
-        cause=last.cause,
-        host=last.host,
-        hint=last.hint,
-    )
+        lines.close()
+    return [found[place.name] for place in everyone]
 
 
 def _build(
@@ -247,10 +269,10 @@ def _roll_out(
     jobs: list[BoardJob] = []
     releases: dict[str, str] = {}
     packages: dict[str, str] = {}
-    for target, key in zip(targets, keys_of(targets), strict=True):
+    for target in targets:
         made = _build(target, store, ["package"], places, run, emit, invocation.flags.attach)
-        jobs += board_jobs(invocation, target, key, made["package"], places, run, planned)
-        releases[key], packages[key] = jobs[-1].release.id, made["package"].digest
+        jobs += board_jobs(invocation, target, made["package"], places, run, planned)
+        releases[target.name], packages[target.name] = jobs[-1].release.id, made["package"].digest
     keep_lock(invocation, targets, store, releases, run.path)
     with engine_of(invocation, packages, emit, stop) as (deploy, revert, workers):
         hands = Hands(deploy, revert, asker(invocation, stop), recorder(run, jobs))
@@ -262,13 +284,13 @@ def _roll_out(
             emit=emit,
             stop=stop,
             until_done=invocation.flags.until_done,
+            planned=planned.waves if planned else None,
         )
 
 
 def board_jobs(
     invocation: Invocation,
     target: Target,
-    key: str,
     package: Artefact,
     places: Places,
     run: RunFolder,
@@ -299,7 +321,7 @@ def board_jobs(
             infer_limit=config.infer.limit,
             gate=config.verify,
             confirm_within=config.rollout.confirm_within,
-            target=key,
+            target=target.name,
             where=where_of(invocation, places, board.name),
             labels=board.labels,
             permits=permits,
@@ -308,10 +330,18 @@ def board_jobs(
             store=paths.home(),
             deltas=config.ssh.deltas,
             keep_releases=config.rollout.keep_releases,
+            heat=_heat(invocation, target),
             back=command_for(invocation, "rollback", [board.name]),
         )
         for board in target.boards
     ]
+
+
+def _heat(invocation: Invocation, target: Target) -> str:
+    """The setting for which the boards' temperature is measured; "" = none."""
+    if target.config.verify.max_temperature is not None:
+        return "verify.max_temperature"
+    return "rollout.gate.max_temperature" if invocation.config.rollout.gate.max_temperature is not None else ""
 
 
 def _notes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,11 @@ AIPP_FILE = "aipp.cfg"
 # Flags that name a file of the user's own: it goes to the converting machine with the model.
 FILE_FLAGS = (
     "insert_op_conf",
+    "cal_conf",
+    "op_debug_config",
+    "raw_ge_options",
+    "cluster_config",
+    "hccl_sub_comm_config",
     "weight",
     "fusion_switch_file",
     "op_precision_mode",
@@ -35,11 +41,8 @@ def source(config: Config) -> str:
 
 def flag_files(config: Config) -> Mapping[str, Path]:
     """Setting → file of the user's own that a flag of ATC names."""
-    return {
-        f"atc.{flag}": Path(str(value)).expanduser()
-        for flag in FILE_FLAGS
-        if (value := getattr(config.atc, flag)) and "/" in str(value) + "/"
-    }
+    given = atc.given(config.atc)
+    return {f"atc.{flag}": Path(given[flag]).expanduser() for flag in FILE_FLAGS if given.get(flag)}
 
 
 def prepare(context: Context) -> tuple[dict[str, str], dict[str, Path]]:
@@ -61,8 +64,10 @@ def prepare(context: Context) -> tuple[dict[str, str], dict[str, Path]]:
     flags = atc.flags(config.atc, **derived)
     for key, path in flag_files(config).items():
         flag = key.removeprefix("atc.")
-        sent[f"in/{flag}-{path.name}"] = path
-        flags[flag] = f"../in/{flag}-{path.name}"
+        # Not by its own name: ATC refuses paths with spaces and the like.
+        suffix = path.suffix if re.fullmatch(r"\.[A-Za-z0-9]+", path.suffix) else ""
+        sent[f"in/{flag}{suffix}"] = path
+        flags[flag] = f"../in/{flag}{suffix}"
     return flags, sent
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from stages._fleet import Target, limits_of, machines_of, reach, targets_of
 from stages._invocation import Invocation
 from toolkit import paths
 from toolkit.errors import DeployError, Interrupted, LineLost, RemoteError, Unreachable, UsageError
+from toolkit.fleet import journal
 from toolkit.fleet.journal import RunFolder
 from toolkit.inventory import Board
 from toolkit.inventory.selection import Terms
@@ -274,6 +275,7 @@ def run_folder(invocation: Invocation) -> Iterator[RunFolder]:
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
     try:
         yield run
+        run.show(Event("summary"))
     except BaseException as error:
         run.show(Event("fail", f"{type(error).__name__}: {error}"))
         raise
@@ -300,6 +302,20 @@ def run_program(
     )
 
 
+def cut_short(invocation: Invocation, boards: Collection[str]) -> tuple[dict[str, Any], list[str]]:
+    """A run that was killed while it changed some of ``boards``, as JSON and as lines for people; else nothing."""
+    story = journal.cut_short(paths.runs())
+    found = {name: board.text for name, board in story.boards.items() if name in boards} if story else {}
+    if story is None or not found:
+        return {}, []
+    groups: dict[str, list[str]] = {}
+    for name, text in found.items():
+        groups.setdefault(text, []).append(name)
+    lines = [f"! the run {story.run} ({story.verb}) was killed before its end; what its journal says:"]
+    lines += [f"  {named(names)}: {text}" for text, names in groups.items()]
+    return {"run": story.run, "verb": story.verb, "boards": found}, lines
+
+
 def relative(path: Path) -> str:
     """``path`` as short as it can be said."""
     try:
@@ -314,6 +330,7 @@ __all__ = [
     "Records",
     "ask_boards",
     "confirm",
+    "cut_short",
     "each",
     "exit_code",
     "failures_text",

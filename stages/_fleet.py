@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError, safe_load
 
 from stages._hosts import convert_host, with_toolkit
-from stages._invocation import Invocation, command_for
+from stages._invocation import Invocation, selection
 from stages._loading import load
 from toolkit import inventory, paths
+from toolkit.artefacts.hashing import digest_data
 from toolkit.artefacts.lock import key_of
 from toolkit.cann.host import ConvertHost
 from toolkit.config.schema import BoardSettings, Config
@@ -97,22 +99,25 @@ def machines_of(invocation: Invocation) -> list[Target]:
     boards = [item for item in chosen if item.kind == "board"]
     hosts = [item for item in found if item.kind == "host" and (item in chosen or item.name in used)]
     # What is typed as board.…= is meant for boards.
-    return _grouped(invocation, [*(_with_typed(boards, invocation) if boards else []), *hosts])
+    targets = _grouped(invocation, _with_typed(boards, invocation)) if boards else []
+    return targets + [replace(target, name=f"host-{target.name}") for target in _grouped(invocation, hosts)]
 
 
-def _grouped(invocation: Invocation, chosen: list[Board]) -> list[Target]:
-    groups: dict[str, list[Board]] = {}
-    for board in chosen:
-        key = json.dumps([board.profile, dict(board.overrides)], sort_keys=True, default=str)
-        groups.setdefault(key, []).append(board)
+def _grouped(invocation: Invocation, machines: list[Board]) -> list[Target]:
+    """``machines`` of one kind, boards or hosts. Raises ConfigError with all that is wrong with their settings."""
+    groups: dict[tuple[str, str], list[Board]] = {}
+    for item in machines:
+        overrides = json.dumps(dict(item.overrides), sort_keys=True, default=str)
+        groups.setdefault((item.profile, overrides), []).append(item)
+    kinds = [profile for profile, _ in groups]
+    composed = {group[0].profile: _composed_for(invocation, group[0]) for group in groups.values()}
     targets: list[Target] = []
     problems: list[str] = []
-    for boards in groups.values():
-        profile = boards[0].profile
-        same = sum(target.profile.profile == profile for target in targets)
-        name = f"{profile}-{same + 1}" if same else profile
+    for (profile, overrides), boards in sorted(groups.items()):
+        # Named by what it is, whatever order the boards stand in: plans and locks hold these names.
+        name = profile if overrides == "{}" or kinds.count(profile) == 1 else f"{profile}-{_short(overrides)}"
         try:
-            targets.append(Target(name, _config_for(invocation, boards[0]), tuple(boards)))
+            targets.append(Target(name, _config_for(invocation, boards[0], composed[profile]), tuple(boards)))
         except ConfigError as error:
             problems += [_placed(problem, boards) for problem in error.problems or [str(error)]]
     if problems:
@@ -190,14 +195,22 @@ def _addresses(files: Mapping[str, Path]) -> dict[str, str]:
     return found
 
 
-def _config_for(invocation: Invocation, board: Board) -> Config:
-    """The call's config with the board's profile and its overrides; what was typed wins over the inventory."""
+def _short(overrides: str) -> str:
+    return digest_data(json.loads(overrides))[:6]
+
+
+def _composed_for(invocation: Invocation, machine: Board) -> DictConfig:
+    """The call's config with this machine's profile. Composing takes longer than all else: once for all of a kind."""
+    if invocation.config.board is not None and invocation.config.board.profile == machine.profile:
+        return invocation.compose([])
     # A build host is none of the boards that board.…= was typed for.
-    typed_too = invocation.of_boards if board.kind == "board" else []
-    if invocation.config.board is not None and invocation.config.board.profile == board.profile:
-        composed = invocation.compose([])
-    else:
-        composed = invocation.compose([f"+board={board.profile}", *typed_too])
+    typed_too = invocation.of_boards if machine.kind == "board" else []
+    return invocation.compose([f"+board={machine.profile}", *typed_too])
+
+
+def _config_for(invocation: Invocation, board: Board, composed: DictConfig) -> Config:
+    """``composed`` with the board's overrides; what was typed wins over the inventory."""
+    composed = copy.deepcopy(composed)
     typed = {key_of(item) for item in invocation.overrides}
     OmegaConf.set_struct(composed, False)
     for key, value in board.overrides.items():
@@ -253,7 +266,11 @@ def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) ->
         with Simulation(_unique([*boards, *hosts.values()]), root) as simulation:
             places = {address.name: address for address in simulation.addresses}
             yield Places(
-                {name: simulated_address(places[name], target) for target in targets for name in _names(target)},
+                {
+                    name: simulated_address(places[name], target, selection(invocation, [name]))
+                    for target in targets
+                    for name in _names(target)
+                },
                 {
                     target.name: convert_host(
                         simulated_address(places[hosts[target.name].name], kinds[target.name]),
@@ -280,7 +297,7 @@ class Places:
 
 def stand_ins(target: Target) -> list[SimBoard]:
     """The simulated stand-ins of a target's boards."""
-    return [_stand_in(item.name, target, toolkit=item.kind == "host") for item in target.boards]
+    return [_stand_in(item.name, target, toolkit=item.kind == "host", user=item.user) for item in target.boards]
 
 
 def _names(target: Target) -> list[str]:
@@ -291,28 +308,33 @@ def _unique(boards: Any) -> list[SimBoard]:
     return list({item.name: item for item in boards}.values())
 
 
-def _stand_in(name: str, target: Target, toolkit: bool = False) -> SimBoard:
+def _stand_in(name: str, target: Target, toolkit: bool = False, user: str = "") -> SimBoard:
+    """A simulated board of the target's kind; ``user``: the login that the inventory gives it, if it gives one."""
     profile = target.profile
-    return SimBoard(
-        name=name,
-        product=profile.product,
-        soc_version=profile.soc_version,
-        npu_name=profile.npu_name,
-        chips=profile.chips,
-        run_mode=profile.run_mode,
-        memory_mb=profile.memory_mb,
-        arch=profile.arch,
-        cann_version=profile.cann.version or SimBoard.cann_version,
-        driver_version=profile.driver or "0",
-        groups=tuple(profile.groups),
-        user=profile.user or "root",
-        toolkit=toolkit,
-        interpreters=tuple(profile.interpreters),
-        faults={} if toolkit else {name: value for name, value in profile.faults.items() if value is not None},
-    )
+    try:
+        return SimBoard(
+            name=name,
+            product=profile.product,
+            soc_version=profile.soc_version,
+            npu_name=profile.npu_name,
+            chips=profile.chips,
+            run_mode=profile.run_mode,
+            memory_mb=profile.memory_mb,
+            arch=profile.arch,
+            cann_version=profile.cann.version or SimBoard.cann_version,
+            driver_version=profile.driver or "0",
+            groups=tuple(profile.groups),
+            user=user or profile.user or "root",
+            toolkit=toolkit,
+            interpreters=tuple(profile.interpreters),
+            faults={} if toolkit else {name: value for name, value in profile.faults.items() if value is not None},
+        )
+    except SimulationError as error:
+        raise ConfigError(f"simulate: {error}") from error
 
 
-def simulated_address(place: Any, target: Target) -> Address:
+def simulated_address(place: Any, target: Target, words: str = "") -> Address:
+    """``words``: see :class:`Address`."""
     return Address(
         name=place.name,
         host=place.host,
@@ -324,13 +346,14 @@ def simulated_address(place: Any, target: Target) -> Address:
         ssh_config="",
         client=target.config.ssh.client,
         interpreters=tuple(target.profile.interpreters),
+        words=words,
     )
 
 
 def _checked(invocation: Invocation, board: Board, target: Target) -> Address:
-    """A board's address, with what to type for pinning its host key. What is wrong with it is an error of the call;
-    inventories were looked at when they were read."""
-    address = replace(address_of(board, target), trust=command_for(invocation, "trust", [board.name]))
+    """A board's address. What is wrong with it is an error of the call; inventories were looked at when they were
+    read."""
+    address = address_of(board, target, selection(invocation, [board.name]))
     if invocation.config.inventory is None:
         if address.host_key:
             parse_pin(address.host_key, address.name)
@@ -339,7 +362,8 @@ def _checked(invocation: Invocation, board: Board, target: Target) -> Address:
     return address
 
 
-def address_of(board: Board, target: Target) -> Address:
+def address_of(board: Board, target: Target, words: str = "") -> Address:
+    """``words``: see :class:`Address`."""
     profile, ssh = target.profile, target.config.ssh
     host = board.host or profile.host
     if not host:
@@ -359,6 +383,7 @@ def address_of(board: Board, target: Target) -> Address:
         jump=board.jump or profile.jump or "",
         client=ssh.client,
         interpreters=tuple(profile.interpreters),
+        words=words or (f"inventory={target.config.inventory} hosts={board.name}" if target.config.inventory else ""),
     )
 
 
@@ -371,7 +396,7 @@ def _build_stand_in(invocation: Invocation, target: Target, board: SimBoard) -> 
         name = f"build-{target.name}" + (f"-{version}" if version else "")
         return target, with_toolkit(_stand_in(name, target, toolkit=True), version)
     its = _inventory_host(invocation, target)
-    stand_in = _stand_in(f"build-{wanted}", its, toolkit=True)
+    stand_in = _stand_in(f"build-{wanted}", its, toolkit=True, user=its.boards[0].user)
     return its, with_toolkit(stand_in, version or its.profile.cann.version or target.profile.cann.version)
 
 
@@ -384,7 +409,8 @@ def _inventory_host(invocation: Invocation, target: Target) -> Target:
         )
     host = inventory.select(inventory_of(target.config), wanted)[0]
     # It is a machine of its own kind: its login, its folder and its CANN are not the board's.
-    return Target(host.profile, _config_for(invocation, host), (host,))
+    config = _config_for(invocation, host, _composed_for(invocation, host))
+    return Target(host.profile, config, (host,))
 
 
 def _real_host(target: Target, invocation: Invocation) -> ConvertHost:

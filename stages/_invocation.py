@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,43 @@ def split_boards(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
         return list(overrides), []
     ours = [item for item in overrides if key_of(item).startswith("board.")]
     return [item for item in overrides if item not in ours], ours
+
+
+# What says which boards a call means, and how to get to them and to what is theirs.
+_CHOOSING = ("board", "inventory", "hosts", "simulate", "app", "experiment", "ssh")
+
+
+def selection(invocation: Invocation, boards: Sequence[str] | None = None) -> str:
+    """The words that chose the boards of the call, as a shell takes them; ``boards`` of them, by name."""
+    words = [item for item in invocation.overrides if key_of(item).split(".")[0] in _CHOOSING]
+    if boards is not None and invocation.config.inventory is not None:
+        words = [item for item in words if key_of(item) != "hosts"] + [f"hosts={','.join(boards)}"]
+    return shlex.join([*_config_dir(), *map(_unquoted, words)])
+
+
+def command_for(invocation: Invocation, verb: str, boards: Sequence[str] | None = None) -> str:
+    """What to type for ``verb`` with these boards of the call: what chose them, and nothing else."""
+    return f"deploy {verb} {selection(invocation, boards)}".rstrip()
+
+
+def again(invocation: Invocation, verb: str, *more: str) -> str:
+    """What to type for ``verb`` with all that was typed now."""
+    kept = [item for item in invocation.overrides if key_of(item) not in ("plan", "out")]
+    return shlex.join(["deploy", verb, *_config_dir(), *map(_unquoted, kept), *more])
+
+
+def _config_dir() -> list[str]:
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return []
+    sources = HydraConfig.get().runtime.config_sources
+    return [word for source in sources if source.provider == "command-line" for word in ("--config-dir", source.path)]
+
+
+def _unquoted(override: str) -> str:
+    """Without the quotes that the front end adds, and adds again."""
+    return re.sub(r"^(\+?[\w.]+=)'([^'\\]*)'$", r"\1\2", override)
 
 
 @dataclass(frozen=True)
@@ -59,12 +97,3 @@ class Invocation:
     words: Sequence[str] = field(default=())
     rest: Sequence[str] = field(default=())
     results: list[Mapping[str, Any]] = field(default_factory=list)
-
-
-def command_for(invocation: Invocation, verb: str, boards: Sequence[str]) -> str:
-    """What to type for ``verb`` with these boards of the call: what chose them, and nothing else."""
-    chosen = ("inventory", "board", "simulate", "app", "ssh", "hosts")
-    words = [item for item in invocation.overrides if key_of(item).split(".")[0] in chosen]
-    if invocation.config.inventory is not None:
-        words = [item for item in words if key_of(item) != "hosts"] + [f"hosts={','.join(boards)}"]
-    return shlex.join(["deploy", verb, *words])

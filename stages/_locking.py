@@ -37,7 +37,7 @@ def keep_lock(
 ) -> None:
     """Write ``deploy.lock`` into the run's folder and the one that the command is run from.
 
-    ``releases``: a target's key (see ``keys_of``) → the id of its release, in the order of ``targets``. A
+    ``releases``: a target's name → the id of its release, in the order of ``targets``. A
     rollout from a lock checks them instead, and changes no lock.
     """
     stages = _registry.build_stages()

@@ -10,7 +10,7 @@ from typing import Any
 
 from stages import _registry
 from stages._fleet import Places, Target, limits_of
-from stages._invocation import Invocation, split_boards
+from stages._invocation import Invocation, again, split_boards
 from stages._loading import load
 from toolkit import pipeline
 from toolkit.artefacts.hashing import digest_data, walk_files
@@ -56,17 +56,7 @@ def permits_of(target: Target) -> Permits:
     return Permits(take_over=rollout.take_over, break_lock=rollout.break_lock)
 
 
-def keys_of(targets: Sequence[Target]) -> list[str]:
-    """A name for each target, whatever order the boards come in: boards of one profile may differ in
-    overrides."""
-    names = [target.name for target in targets]
-    return [
-        name if names.count(name) == 1 else f"{name}+{digest_data(dict(target.boards[0].overrides))[:6]}"
-        for name, target in zip(names, targets, strict=True)
-    ]
-
-
-def build_steps(target: Target, key: str, store: Store) -> tuple[list[BuildStep], Artefact | None]:
+def build_steps(target: Target, store: Store) -> tuple[list[BuildStep], Artefact | None]:
     """The build part of a plan for one target, and its package where that is made already."""
     stages = _registry.build_stages()
     fixes: dict[str, str] = {}
@@ -77,7 +67,7 @@ def build_steps(target: Target, key: str, store: Store) -> tuple[list[BuildStep]
         needs = {need: fixes[need] for need in stage.needs(target.config)}
         fixes[step.stage] = digest_data(pipeline.fingerprint_parts(stage, target.config, needs))
         digest = step.artefact.digest if step.artefact else ""
-        steps.append(BuildStep(step.stage, key, fixes[step.stage], step.fingerprint, digest, step.reasons))
+        steps.append(BuildStep(step.stage, target.name, fixes[step.stage], step.fingerprint, digest, step.reasons))
         package = step.artefact if step.stage == "package" else package
     return steps, package
 
@@ -93,18 +83,17 @@ def make_plan(
 ) -> Plan:
     """The plan of a call. Reads the boards, one request each; without ``places`` there is only the build
     part."""
-    keys = keys_of(targets)
     steps: list[BuildStep] = []
     probes: list[Probe] = []
-    wishes: dict[str, tuple[str, Target, BoardWish]] = {}
-    for key, target in zip(keys, targets, strict=True):
-        found, package = build_steps(target, key, store)
+    wishes: dict[str, tuple[Target, BoardWish]] = {}
+    for target in targets:
+        found, package = build_steps(target, store)
         steps += found
         content = content_of(target, package) if package else None
         wish = _wish(target, content)
         for board in target.boards if places is not None else ():
             assert places is not None
-            wishes[board.name] = (key, target, wish)
+            wishes[board.name] = (target, wish)
             probes.append(
                 Probe(
                     board.name,
@@ -119,7 +108,7 @@ def make_plan(
             )
     facts = survey(probes, invocation.config.engine.workers, emit)
     return Plan(
-        _settings(invocation, targets, keys),
+        _settings(invocation, targets),
         tuple(steps),
         tuple(_board_plan(invocation, name, facts[name], *wish, places) for name, wish in wishes.items()),
         tuple(tuple(wave) for wave in waves_of(invocation, targets)),
@@ -139,13 +128,12 @@ def _board_plan(
     invocation: Invocation,
     name: str,
     facts: BoardFacts,
-    key: str,
     target: Target,
     wish: BoardWish,
     places: Places | None,
 ) -> BoardPlan:
     where = where_of(invocation, places, name) if places else ""
-    return planning.decide(name, facts, wish, permits_of(target), key, where)
+    return planning.decide(name, facts, wish, permits_of(target), target.name, where)
 
 
 def where_of(invocation: Invocation, places: Places, board: str) -> str:
@@ -154,11 +142,11 @@ def where_of(invocation: Invocation, places: Places, board: str) -> str:
     return "" if invocation.config.simulate else f"{address.user}@{address.host}:{address.port}"
 
 
-def _settings(invocation: Invocation, targets: Sequence[Target], keys: Sequence[str]) -> dict[str, Any]:
+def _settings(invocation: Invocation, targets: Sequence[Target]) -> dict[str, Any]:
     """Dotted key → value of what decides beside the build; of each target where they are several."""
     found: dict[str, Any] = dict(_flat("rollout", invocation.config.rollout))
-    for key, target in zip(keys, targets, strict=True):
-        prefix = f"{key}: " if len(targets) > 1 else ""
+    for target in targets:
+        prefix = f"{target.name}: " if len(targets) > 1 else ""
         config = target.config
         own = {
             "app.name": config.app.name,
@@ -192,14 +180,14 @@ def read_plan(invocation: Invocation) -> tuple[Invocation, Plan]:
     """The plan that ``plan=FILE`` names, and the call with what was typed when it was made; what is typed now
     wins.
 
-    :raises InputError: there is no such file. PlanError: it is no plan, or was edited.
+    :raises InputError: there is no such file, or it is no plan. PlanError: it was edited.
     """
     name = invocation.config.plan
     assert name
     try:
         text = Path(name).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"plan={name}: {error}", hint="deploy plan out=FILE writes one") from error
+        raise InputError(f"plan={name}: {error}", hint="deploy plan … out=FILE writes one") from error
     plan, stored = planning.from_text(text, name)
     typed = {key_of(item) for item in invocation.overrides}
     extra, of_boards = split_boards([item for item in stored if key_of(item) not in typed])
@@ -218,8 +206,9 @@ def read_plan(invocation: Invocation) -> tuple[Invocation, Plan]:
     )
 
 
-def check_plan(name: str, planned: Plan, now: Plan) -> None:
+def check_plan(invocation: Invocation, planned: Plan, now: Plan) -> None:
     """Refuse what is not as it was planned, naming every difference."""
+    name = str(invocation.config.plan)
     if planned.digest == now.digest:
         return
     found = planning.differences(planned, now)
@@ -227,5 +216,5 @@ def check_plan(name: str, planned: Plan, now: Plan) -> None:
         shown = "; ".join(found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else "")
         raise PlanError(
             f"plan={name}: changed since it was made: {shown}",
-            hint=f"look at it and make it again: deploy plan out={name}",
+            hint=f"look at it and make it again: {again(invocation, 'plan', f'out={name}')}",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,15 +14,16 @@ from toolkit import preprocess
 from toolkit.artefacts.hashing import digest_file
 from toolkit.cann import atc
 from toolkit.cann.host import ConvertHost
+from toolkit.cann.model_file import check_model_file
 from toolkit.cann.tools import BANK_VARIABLE
 from toolkit.config.schema import Config
-from toolkit.errors import InputError
 from toolkit.learn.catalogue import check_format
 from toolkit.pipeline import Context
 
 NAME = "convert"
 VERSION = 1
 HELP = "convert the network to .om with ATC"
+TOOL = "atc"
 
 
 def _given_om(config: Config) -> Path | None:
@@ -47,7 +49,7 @@ def settings(config: Config) -> Mapping[str, Any]:
         atc.framework_of(check_format(config.export.format, config.train.device_target))
     board = config.board
     return {
-        "atc": {key: value for key, value in vars(config.atc).items() if value is not None},
+        "atc": atc.given(config.atc),
         "soc_version": board.soc_version if board else None,
         "aipp": preprocess.aipp_config(config.preprocess) if config.preprocess.aipp else None,
     }
@@ -59,15 +61,16 @@ def tools(config: Config) -> Mapping[str, str]:
 
 def files(config: Config) -> Mapping[str, Path]:
     given = _given_om(config)
-    return {"model.from": given} if given else _atc_input.flag_files(config)
+    if not given:
+        return _atc_input.flag_files(config)
+    check_model_file("model.from", given, config.board.soc_version if config.board else "")
+    return {"model.from": given}
 
 
 def run(context: Context) -> Mapping[str, Any]:
     config = context.config
     given = _given_om(config)
     if given:
-        if given.stat().st_size == 0:
-            raise InputError(f"model.from: {given} is empty")
         shutil.copyfile(given, context.out / "model.om")
         return {"summary": f"{given.name}, as it is"}
     flags, sent = _atc_input.prepare(context)
@@ -77,7 +80,7 @@ def run(context: Context) -> Mapping[str, Any]:
         sent |= {f"bank/{path.relative_to(bank)}": path for path in bank.rglob("*") if path.is_file()}
         variables[BANK_VARIABLE] = "{work}/bank"
     argv = atc.command(flags)
-    context.say(" ".join(argv))
+    context.say(shlex.join(argv))
     host = cast(ConvertHost, context.services["convert_host"])
     results = context.work / "results"
     shutil.rmtree(results, ignore_errors=True)
@@ -91,7 +94,8 @@ def run(context: Context) -> Mapping[str, Any]:
         variables=variables,
     )
     keep_log(context, "atc", argv, report.output)
-    om = next(iter(sorted(results.glob("*.om"))), None)
+    # With code for the board's CPU in it, it is called model_linux_aarch64.om; atc.save_original_model adds one more.
+    om = min(results.glob("model*.om"), key=lambda path: ("original" in path.name, path.name), default=None)
     if report.status != 0 or atc.SUCCESS not in report.output or om is None:
         raise failure("atc", argv, report.status, report.output, host.name, log_file(context, "atc"))
     shutil.copyfile(om, context.out / "model.om")

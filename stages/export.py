@@ -8,9 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from toolkit.cann.model_file import check_model_file
 from toolkit.cloud import training as cloud_training
 from toolkit.config.schema import Config
-from toolkit.errors import InputError
 from toolkit.learn import training_job
 from toolkit.learn.settings import Where, to_json
 from toolkit.pipeline import Context
@@ -53,14 +53,15 @@ def tools(config: Config) -> Mapping[str, str]:
 
 def files(config: Config) -> Mapping[str, Path]:
     given = _given(config)
-    return {"model.from": given} if given is not None else {}
+    if given is None:
+        return {}
+    check_model_file("model.from", given)
+    return {"model.from": given}
 
 
 def run(context: Context) -> Mapping[str, Any]:
     config, given = context.config, _given(context.config)
     if given is not None and given.suffix != ".ckpt":
-        if given.stat().st_size == 0:
-            raise InputError(f"model.from: {given} is empty")
         shutil.copyfile(given, context.out / f"model{given.suffix}")
         return {"summary": f"{given.name}, as it is"}
     if given is None and config.train.where is Where.modelarts:

@@ -16,12 +16,12 @@ from toolkit.cann.environment import environment_script
 from toolkit.cann.onnx_model import Reference
 from toolkit.config.schema import Config
 from toolkit.errors import ConfigError, InputError
-from toolkit.learn.data import class_names
+from toolkit.learn.data import class_names, sample_pictures
 from toolkit.learn.settings import DataKind
 from toolkit.pipeline import Context
 
 NAME = "package"
-VERSION = 2
+VERSION = 3
 HELP = "put the release together: om, board program, pre-processing, labels, pictures, environment"
 
 PROGRAM = paths.CHECKOUT / "toolkit" / "onboard" / "infer.py"
@@ -51,6 +51,7 @@ def settings(config: Config) -> Mapping[str, Any]:
         "preprocess": preprocess.spec_json(config.preprocess),
         "environment": environment_script(_board(config).cann),
         "pictures": "own" if config.infer.pictures else "data" if _uses_data(config) else "drawn",
+        **({"samples": config.data.samples, "seed": config.data.seed} if _uses_data(config) else {}),
     }
 
 
@@ -101,7 +102,8 @@ def _collect_pictures(context: Context, folder: Path) -> Mapping[str, int]:
     if config.infer.pictures:
         source = Path(config.infer.pictures).expanduser()
     elif _uses_data(config):
-        source = context.inputs["data"] / "pictures"
+        source = context.work / "samples"
+        sample_pictures(config.data, context.inputs["data"], source, config.data.samples)
     else:
         drawn = dict(pictures.draw_samples(folder))
         (folder / "labels.csv").unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from toolkit.pipeline import Context
 NAME = "quantise"
 VERSION = 1
 HELP = "quantise the network to int8 with AMCT (quantise=amct)"
+TOOL = "amct_onnx"
 
 
 def needs(config: Config) -> Sequence[str]:
@@ -73,7 +75,7 @@ def run(context: Context) -> Mapping[str, Any]:
         batches,
         f"../in/{given.name}" if given else "",
     )
-    context.say(" ".join(argv))
+    context.say(shlex.join(argv))
     host = cast(ConvertHost, context.services["convert_host"])
     results = context.work / "results"
     shutil.rmtree(results, ignore_errors=True)
@@ -86,7 +88,7 @@ def run(context: Context) -> Mapping[str, Any]:
     if report.status != 0 or not made.is_file():
         raise failure("amct_onnx", argv, report.status, report.output, host.name, log_file(context, "amct"))
     shutil.copyfile(made, context.out / "model.onnx")
-    said = f"int8 with {config.quantise.pictures} pictures on {host.name}"
+    said = f"int8 with {batches * shape[0]} pictures on {host.name}"
     return {"summary": said, "command": argv, "host": host.name, "cann": report.version}
 
 
@@ -99,7 +101,13 @@ def _calibration(context: Context, shape: Sequence[int]) -> dict[str, Path]:
     """Files of one batch each, float32 of the model's shape, as AMCT reads them."""
     images, _ = read_split(context.inputs["data"], "train")
     spec, batch = _spec(context.config), shape[0]
-    count = max(1, context.config.quantise.pictures // batch) * batch
+    wanted = min(context.config.quantise.pictures, len(images))
+    count = wanted // batch * batch
+    if not count:
+        raise InputError(
+            f"quantise=amct: {wanted} calibration pictures do not fill one batch of the model's, {batch}",
+            hint=f"quantise.pictures={batch} or more, of as many pictures in data.root",
+        )
     chosen = np.linspace(0, len(images) - 1, count).astype(int)
     ready = [preprocess.apply(Image.fromarray(images[index]), spec) for index in chosen]
     if ready[0].shape != tuple(shape[1:]):

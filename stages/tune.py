@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, cast
 from stages import _atc_input
 from stages._tool_log import failure, keep_log, log_file
 from toolkit import preprocess
+from toolkit.cann import atc
 from toolkit.cann.host import ConvertHost
 from toolkit.cann.tools import AOE_FLAGS, BANK_VARIABLE, aoe_command
 from toolkit.config.schema import Config
@@ -19,6 +21,7 @@ from toolkit.pipeline import Context
 NAME = "tune"
 VERSION = 1
 HELP = "tune the network on the chip with AOE (tune=aoe)"
+TOOL = "aoe"
 
 
 def needs(config: Config) -> Sequence[str]:
@@ -33,11 +36,11 @@ def needs_host(config: Config) -> bool:
 def settings(config: Config) -> Mapping[str, Any]:
     if config.tune.kind == "none":
         raise ConfigError("tune: there is nothing to do", hint="tune=aoe")
-    chosen = {name: getattr(config.atc, name, None) for name in AOE_FLAGS}
+    chosen = atc.given(config.atc)
     return {
         "kind": config.tune.kind,
         "jobs": list(config.tune.jobs),
-        "atc": {name: value for name, value in chosen.items() if value is not None},
+        "atc": {name: chosen[name] for name in AOE_FLAGS if name in chosen},
         "soc_version": config.board.soc_version if config.board else None,
         "aipp": preprocess.aipp_config(config.preprocess) if config.preprocess.aipp else None,
     }
@@ -61,7 +64,7 @@ def run(context: Context) -> Mapping[str, Any]:
     for job in config.tune.jobs:
         argv = aoe_command(job, flags)
         commands.append(argv)
-        context.say(" ".join(argv))
+        context.say(shlex.join(argv))
         results = context.work / "results"
         shutil.rmtree(results, ignore_errors=True)
         known = {f"out/bank/{path.relative_to(bank)}": path for path in bank.rglob("*") if path.is_file()}

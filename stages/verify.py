@@ -55,17 +55,21 @@ def run(session: Session) -> None:
 
 
 def _measured(session: Session) -> dict[str, float]:
-    """What the board said of itself: the program's largest memory, the chip's temperature where that is
-    limited."""
+    """What the board said of itself: the program's largest memory, the chip's temperature where that is limited.
+
+    :raises GateError: the temperature is limited, and the board does not say it."""
     measured: dict[str, float] = {}
     if session.report is not None and session.report.peak_rss:
         measured["memory_mb"] = round(session.report.peak_rss / 1e6, 1)
-    if session.job.gate.max_temperature is not None:
+    if limit := session.job.heat:
         try:
-            found = temperature(session.agent, session.job)
+            found, why = temperature(session.agent, session.job), "npu-smi does not say it"
         except CommandFailed as error:
-            session.say(NAME, f"no temperature: {error}")
-        else:
-            if found is not None:
-                measured["temperature"] = found
+            found, why = None, str(error).removeprefix(f"{session.job.board}: ")
+        if found is None:
+            raise GateError(
+                f"{session.job.board}: the chip's temperature is not known, so that {limit} can't be checked: {why}",
+                hint=f"see to npu-smi on the board; {limit}=null does without",
+            )
+        measured["temperature"] = found
     return measured

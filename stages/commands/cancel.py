@@ -1,11 +1,11 @@
 """End trainings that go on elsewhere.
 
-    deploy cancel store=obs store.obs.bucket=… modelarts.project_id=…
+    deploy cancel
     deploy cancel train.where=ssh train.remote.host=… inventory=…
 
-takes the settings that the training was started with. In ModelArts it ends the jobs that were started from this folder
-and have not ended, those of the same app; on a host the one training with these settings, which keeps what it learned
-up to its last whole epoch.
+In ModelArts it ends the jobs of the app that were started from this folder and have not ended: which region and project
+they are in is known here, only the keys are asked for. On a host it ends the one training that was started with the
+same settings; what it learned up to its last whole epoch is kept there.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _in_the_cloud(invocation: Invocation) -> list[dict[str, str]]:
     for work, record in jobs.running(Store(paths.home()).root):
         if record.app != config.app.name:
             continue
-        state = jobs.cancel(cloud, record, work)
+        state = jobs.cancel(cloud.of(record), record, work)
         ended.append({"job": record.name, "phase": state.phase if state else "never created"})
     return ended
 

@@ -40,7 +40,7 @@ from toolkit import paths
 from toolkit.cann import catalogue, health
 from toolkit.cann.environment import converter_script, environment_script, toolkit_script
 from toolkit.cann.health import Finding, Kind, Words
-from toolkit.cann.host import VERSION_PROBE
+from toolkit.cann.host import TOOLS_PROBE
 from toolkit.config.schema import Config
 from toolkit.errors import BoardRefused, CommandFailed, DeployError, LineLost, RemoteError
 from toolkit.remote.agent import BoardAgent, RunReport, Wish
@@ -158,7 +158,7 @@ def _words(place: Place, agent: BoardAgent) -> Words:
     if not probe:
         raise CommandFailed(
             f"{place.name}: the board's own examination did not end well", host=place.name,
-            hint="deploy doctor --debug",
+            hint=place.address.command("doctor", "--debug"),
         )  # fmt: skip
     return Words(found.facts, probe, here, found.environment, found.current)
 
@@ -181,8 +181,8 @@ def _host(invocation: Invocation, place: Place, agent: BoardAgent) -> Iterator[F
             limit=PROBE_SECONDS,
         )
 
-    done = run(converter_script(cann), "sh", "-c", f"command -v atc >/dev/null || exit 3\n{VERSION_PROBE}", "sh", "atc")
-    yield health.converter(done.status == 0, done.stdout_tail, needed=converts or not trains)
+    done = run(converter_script(cann), "sh", "-c", TOOLS_PROBE, "probe", "atc")
+    yield health.converter(done.stdout_tail, needed=converts or not trains)
     if trains:
         host = host_of(config, place.target, place.address)
         device = config.train.device_target.value
@@ -331,7 +331,7 @@ def _ssh(invocation: Invocation) -> Iterator[Finding]:
     known = Path.home() / ".ssh" / "known_hosts"
     entries = len(known.read_text(errors="replace").splitlines()) if known.exists() else 0
     yield Finding("known hosts", "ok" if entries else "note", f"{entries} entries in ~/.ssh/known_hosts",
-                  "" if entries else "deploy trust reads boards' keys and pins them")  # fmt: skip
+                  "" if entries else "deploy's verb trust reads boards' keys and pins them")  # fmt: skip
 
 
 def _boards(invocation: Invocation) -> Iterator[Finding]:

@@ -6,13 +6,15 @@
 
 Reads the boards, one request each. With out=FILE the plan is kept: `deploy apply plan=FILE` carries out
 exactly that plan, or refuses (exit 7) and names what changed meanwhile. With --detailed-exitcode it exits
-with 3 when something would be built or changed; inference alone, with other settings, changes no board."""
+with 3 when something would be built or changed, and else with 4 or 5 when some boards or all could not be asked or
+would be refused: what would change there nobody knows. Inference alone, with other settings, changes no board."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
 
+from stages._boards import cut_short, exit_code
 from stages._fleet import reach, targets_of
 from stages._invocation import Invocation
 from stages._locking import open_store
@@ -29,6 +31,7 @@ def run(invocation: Invocation) -> int:
     targets = targets_of(invocation)
     with reach(invocation, targets, build_host=False) as places:
         plan = make_plan(invocation, targets, open_store(invocation), places, invocation.renderer.show)
+    killed, lines = cut_short(invocation, [board.board for board in plan.boards])
     out = invocation.config.out
     if out:
         try:
@@ -44,8 +47,9 @@ def run(invocation: Invocation) -> int:
             "reasons": list(step.reasons),
             "fingerprint": step.fingerprint,
             "artefact": step.artefact or None,
+            "targets": list(names),
         }
-        for step in unique_steps(plan.steps)
+        for step, names in unique_steps(plan.steps)
     ]
     result = {
         "plan": steps,
@@ -54,6 +58,10 @@ def run(invocation: Invocation) -> int:
         "boards": [asdict(board) for board in plan.boards],
         "waves": plan.waves,
         "out": out,
+        "cut_short": killed or None,
     }
-    invocation.renderer.data(result, text_of(plan) + (f", kept in {out}" if out else ""))
-    return 3 if plan.changes and invocation.flags.detailed_exitcode else 0
+    text = text_of(plan) + (f", kept in {out}" if out else "")
+    invocation.renderer.data(result, "\n".join([*lines, text]))
+    if not invocation.flags.detailed_exitcode:
+        return 0
+    return 3 if plan.changes else exit_code(sum(bool(board.cause) for board in plan.boards), len(plan.boards))

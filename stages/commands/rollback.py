@@ -99,16 +99,16 @@ def choose(board: str, found: Inspection, wanted: str) -> str:
     def refused(text: str, hint: str) -> BoardRefused:
         return BoardRefused(f"{board}: {text}", cause="no-release", host=board, hint=hint)
 
+    there = ", ".join(name[:12] for name in found.releases) or "none"
     if not wanted:
         # A switch that nobody confirmed is taken back to what was there before it.
         if found.pending:
             return str(found.pending.get("former", ""))
         goal = found.previous
         if not goal:
-            raise refused("there is no previous release to go back to", "deploy status shows what is there")
+            raise refused("there is no previous release to go back to", f"it has {there}: name one with release=")
         return goal
     fits = [name for name in found.releases if name.startswith(wanted)]
-    there = ", ".join(name[:12] for name in found.releases) or "none"
     if not fits:
         raise refused(f"no release on it begins with {wanted}", f"it has {there}")
     if len(fits) > 1:

@@ -5,7 +5,8 @@
 
 One connection and one request a board; nothing is changed. A board is healthy when it runs a release of this program
 that proved itself there, and nothing about it is as nobody left it: environment, files, a switch that was never
-confirmed. "behind" means that the settings here would give it another release.
+confirmed. "behind" means that the settings here would give it another release. After a rollout or a rollback
+from this folder that was killed, what its journal says of each board is told too.
 
 Exits with 4 when some boards cannot be reached, 5 when none can.
 """
@@ -19,7 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stages import _registry
-from stages._boards import Answer, Place, ask_boards, exit_code, failures_text, places_of
+from stages._boards import Answer, Place, ask_boards, cut_short, exit_code, failures_text, places_of
 from stages._fleet import Target
 from stages._invocation import Invocation
 from stages._locking import open_store
@@ -83,7 +84,8 @@ def run(invocation: Invocation) -> int:
         {"status": "ok", **asdict(answer.value)} if answer.value else {"board": answer.name, **answer.failure()}
         for answer in answers
     ]
-    invocation.renderer.data({"boards": boards}, _text(answers))
+    killed, lines = cut_short(invocation, [answer.name for answer in answers])
+    invocation.renderer.data({"boards": boards, "cut_short": killed or None}, "\n".join([_text(answers), *lines]))
     return exit_code(failed, len(answers))
 
 

@@ -129,7 +129,7 @@ def _refusals(invocation: Invocation, answers: list[Answer[Shown]]) -> dict[str,
         elif not invocation.config.replace:
             refused[item.name] = (
                 "its host key changed: it was set up anew, or it is not this board",
-                f"compare the fingerprint on the board, then: {item.place.address.trust_command} replace=true",
+                f"compare the fingerprint on the board, then: {item.place.address.command('trust', 'replace=true')}",
             )
     return refused
 

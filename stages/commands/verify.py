@@ -84,7 +84,7 @@ class Verified:
         if self.damaged:
             return f"on the board rm -r {self.folder}/blobs, then deploy: all of it is sent again, and checked"
         if self.problems:
-            return "deploy rollback, or compare with doctor: driver, CANN and chip as they were?"
+            return "put it back with rollback, or compare with doctor: driver, CANN and chip as they were?"
         return "deploy writes the environment again" if self.environment != "same" else ""
 
     @property

@@ -370,6 +370,9 @@ def test_addresses_that_cannot_be(tmp_path: Path) -> None:
     for settings in (
         StoreSettings("shared", "sftp://anna:hunter2@host/x"),
         StoreSettings("shared", "s3://b/x", secret_key="hunter2"),
+        StoreSettings("shared", "s3://"),
+        StoreSettings("shared", "s3:///x"),
+        StoreSettings("shared", "s3://b/x", endpoint="127.0.0.1:9000"),
     ):
         found = list(problems(settings))
         assert found

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,44 @@ def test_settings_win_over_what_the_pipeline_derives() -> None:
 def test_every_flag_stands_in_the_shipped_config() -> None:
     shipped = OmegaConf.load(CONF / "atc" / "default.yaml")
     assert set(shipped) == set(vars(AtcSettings()))
+    # And each says what it is for.
+    lines = (CONF / "atc" / "default.yaml").read_text("utf-8").splitlines()
+    assert all(re.fullmatch(r"\w+: null +# .+", line) for line in lines if line and not line.startswith("#"))
+
+
+def test_the_flags_are_those_that_atc_has() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-c", "from ascend_sim.atc import flags as f; print(*f.DEFAULTS, *f.BOOLS)"],
+        env={"PYTHONPATH": str(CONF.parent / "toolkit" / "sim" / "cann" / "python")},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert set(vars(AtcSettings())) == set(listed.stdout.split()) - {"help"}
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "meant"),
+    [
+        ("input_shape", "data:1,3,224,224;other:1,2", "data:1,3,224,224;other:1,2"),
+        ("input_shape", ["data:1,3,224,224", "other:1,2"], "data:1,3,224,224;other:1,2"),
+        ("dynamic_batch_size", [1, 2, 4], "1,2,4"),
+        ("dynamic_image_size", [[224, 224], [448, 448]], "224,224;448,448"),
+        ("out_nodes", ["a:0", "b:1"], "a:0;b:1"),
+        ("optypelist_for_implmode", ["Gelu", "Tanh"], "Gelu,Tanh"),
+        ("is_input_adjust_hw_layout", [True, False], "true,false"),
+        ("enable_single_stream", True, "true"),
+        ("op_debug_level", 0, "0"),
+    ],
+)
+def test_values_reach_atc_as_it_takes_them(flag: str, value: object, meant: str) -> None:
+    assert atc.flags(AtcSettings(**{flag: value})) == {flag: meant}
+
+
+def test_what_convert_decides_is_refused() -> None:
+    found = list(atc.problems(AtcSettings(output="x", framework=5, external_weight=1, keep_dtype={"a": 1}, log="a\nb")))
+    assert [line.split(":")[0] for line in found] == [
+        "atc.framework", "atc.output", "atc.keep_dtype", "atc.log", "atc.external_weight",
+    ]  # fmt: skip
+    assert not list(atc.problems(AtcSettings(external_weight=0, soc_version="Ascend310P3vir02")))
 
 
 def test_frameworks() -> None:

@@ -78,7 +78,7 @@ def test_train_in_the_cloud_detach_attach_export(
     second = deploy(deploy_home, "export", "--attach", "--json", *JOB, *where)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "following training job" in second.stdout
-    assert "1 epochs, in ModelArts" in second.stdout
+    assert "1 epoch, in ModelArts" in second.stdout
     assert "model.onnx, made in ModelArts" in second.stdout
     assert len(modelarts_server.jobs) == 1
     (exported,) = (deploy_home / ".deploy" / "artefacts").glob("*/model.onnx")

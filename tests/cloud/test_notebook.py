@@ -68,14 +68,11 @@ def test_moving(bucket: Path, tmp_path: Path) -> None:
     (tmp_path / "a" / "sub" / "f").write_bytes(b"1")
     moving.copy_folder(str(tmp_path / "a"), "obs://bucket/a")
     assert (bucket / "a" / "sub" / "f").read_bytes() == b"1"
-    moving.copy_file("obs://bucket/a/sub/f", str(tmp_path / "g"))
-    moving.copy_file(str(tmp_path / "g"), str(tmp_path / "new" / "h"))
+    moving.copy_folder("obs://bucket/a", str(tmp_path / "new"))
     moving.copy_folder(str(tmp_path / "new"), str(tmp_path / "newer"))
-    assert (tmp_path / "newer" / "h").read_bytes() == b"1"
+    assert (tmp_path / "newer" / "sub" / "f").read_bytes() == b"1"
     with pytest.raises(InputError, match="no such folder"):
         moving.copy_folder(str(tmp_path / "none"), "obs://bucket/a")
-    with pytest.raises(InputError, match="no such file"):
-        moving.copy_file(str(tmp_path / "a"), "obs://bucket/a")
 
 
 def test_without_moxing_obs_is_out_of_reach(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
-"""OBS's client and transfers against somebody else's server: OpenStack Swift, whose S3 API verifies signatures.
+"""OBS's client and transfers, and the store of artefacts, against somebody else's server: OpenStack Swift.
 
-The stand-in of the other tests was built from OBS's documentation by the same hands as the code under test.
+Its S3 API verifies signatures. The stand-in of the other tests was built from OBS's documentation by the same hands as
+the code under test.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import subprocess
 import sys
@@ -22,6 +25,7 @@ from toolkit.errors import CloudError
 
 USER, KEY = "team:anna", "not-the-key-of-anybody"
 RUNNER = Path(__file__).with_name("swift_runner.py")
+STORE_RUNNER = Path(__file__).with_name("s3_store_runner.py")
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +122,56 @@ def test_wrong_keys_are_refused_there(settings: ObsSettings, variable: str, monk
     assert caught.value.cause == "forbidden"
     assert "request tx" in str(caught.value), "the server's own words"
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", ["v4"], indirect=True)  # as s3fs signs
+def test_artefacts_are_shared_through_a_bucket_and_what_fails_is_one_line(
+    swift: str, settings: ObsSettings, tmp_path: Path
+) -> None:
+    """With s3fs, in an environment that has it. Machines are processes here: nothing is remembered between them."""
+    python = venv_with("{}.{}".format(*sys.version_info[:2]), "s3fs>=2024.6")
+    good = {
+        "url": f"s3://{settings.bucket}/artefacts",
+        "endpoint": swift,
+        "access_key": "env:STORE_KEY",
+        "secret_key": "env:STORE_SECRET",
+    }
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "PYTHONPATH": str(RUNNER.parents[2]),
+        "STORE_KEY": USER,
+        "STORE_SECRET": KEY,
+        "WRONG": "team:berta",
+        "AWS_EC2_METADATA_DISABLED": "true",  # or it looks for keys at an address of the network
+    }
+
+    def attempts(*changes: dict[str, str | None]) -> list[dict[str, str]]:
+        asked = json.dumps([{**good, **change} for change in changes])
+        done = subprocess.run(
+            [python, STORE_RUNNER, tmp_path], input=asked, env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    first, *failed = attempts(
+        {},
+        {"url": "s3://nobodys-bucket/x"},
+        {"secret_key": "env:WRONG"},
+        {"access_key": "env:WRONG"},
+        {"access_key": None, "secret_key": None},
+        {"endpoint": "http://127.0.0.1:1"},
+    )
+    assert first == {"had": "no", "put": "yes", "got": "the same"}
+    assert attempts({}) == [{"had": "yes", "put": "yes", "got": "the same"}], "another machine finds it"
+    with Bucket(settings, settings.bucket) as bucket:
+        assert {item.key.split("/")[1] for item in bucket.list("artefacts/")} == {"artefacts", "blobs", "records"}
+        assert {item["code"] for item in failed} == {2}
+    errors = [item["error"] for item in failed]
+    assert errors[0] == "store.url: there is no bucket nobodys-bucket"
+    assert all("Forbidden" in text for text in errors[1:3])
+    assert "NoCredentialsError" in errors[3]
+    assert "store.access_key=" in failed[3]["hint"]
+    assert "http://127.0.0.1:1" in errors[4]
+    assert "store.endpoint" in failed[4]["hint"]
+    assert not [text for text in errors if "\n" in text or KEY in text]

@@ -60,6 +60,23 @@ def test_a_home_folder_is_a_text() -> None:
 
 
 @pytest.mark.parametrize(
+    "value",
+    ["data:1,3,224,224;other:1,2", "1,2,4,8", "224,224;448,448", "a b=c", "x:-1,3,32,32", "it's", "true", "1"],
+)
+def test_what_atc_takes_is_a_text_with_all_its_commas_and_semicolons(value: str) -> None:
+    for typed in (value, f'"{value}"'):
+        (override,) = OverridesParser.create().parse_overrides([_quoted(f"atc.input_shape={typed}")])
+        assert override.value() == value
+
+
+def test_lists_and_sweeps_of_atcs_flags_stay_what_they_are() -> None:
+    (override,) = OverridesParser.create().parse_overrides([_quoted("atc.dynamic_batch_size=[1,2,4]")])
+    assert override.value() == [1, 2, 4]
+    assert _quoted("atc.precision_mode=a,b", many=True) == "atc.precision_mode=a,b"
+    assert _quoted("atc.log=${oc.env:LEVEL}") == "atc.log=${oc.env:LEVEL}"
+
+
+@pytest.mark.parametrize(
     ("typed", "meant"),
     [
         ("board=200dk", "+board=200dk"),

@@ -82,3 +82,10 @@ def test_nobody_answers(own_fleet: Fleet) -> None:
     assert done.code == 5
     assert "✗ sim-1, sim-2, sim-3: " in done.out, "what is wrong with all is said once"
     assert os.stat(own_fleet.app("sim-1") / "current", follow_symlinks=False).st_mtime_ns == before
+
+    # Nor is anything built for them; and each has its own end and its receipt.
+    built = own_fleet.deploy("+board=sim", "data.seed=7", "board.faults.refuse_connections=true")
+    assert (built.code, built.ran) == (5, [])
+    assert {name: board["cause"] for name, board in built.boards.items()} == dict.fromkeys(BOARDS, "refused")
+    run = max((own_fleet.home / "runs").iterdir())
+    assert {path.stem for path in (run / "receipts").iterdir()} == set(BOARDS)

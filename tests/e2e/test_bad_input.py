@@ -38,6 +38,10 @@ from tests.e2e.conftest import Demo, Deploy
         (["+board=sim", "board.password=Mind@123"], "a secret does not stand in the config"),
         (["+board=sim", "infer.device=4"], "the board has 1 chip"),
         (["+board=200dk", "board.count=2"], "only simulated boards can be counted"),
+        (["+board=sim", "atc.output=net"], "atc.output: convert sets it: the om comes into the release"),
+        (["+board=sim", "atc.compression=a"], "did you mean atc.compression_optimize_conf?"),
+        (["+board=sim", "atc.dynamic_batchsize=1,2"], "did you mean atc.dynamic_batch_size?"),
+        (["+board=sim", "atc.keep_dtype=./no where.cfg"], "atc.keep_dtype: no where.cfg does not exist"),
         (["inventory=nowhere"], "nowhere"),
         ([], "no board is chosen"),
     ],
@@ -52,6 +56,25 @@ def test_one_line_and_exit_code_2(deploy: Deploy, tmp_path: Path, arguments: lis
     assert all(line.startswith("  ") for line in more)
     assert "Traceback" not in done.err
     assert not (tmp_path / "run" / ".deploy" / "artefacts").exists(), "refused before anything was made"
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("cut.onnx", b"\x08\x07\x12\x04", "is no ONNX model, or cut short"),
+        ("none.om", b"PK" * 200, "is no om"),
+        ("empty.onnx", b"", "is empty"),
+    ],
+)
+def test_a_broken_model_is_said_before_anything_runs(
+    deploy: Deploy, tmp_path: Path, name: str, content: bytes, text: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    refused = deploy("+board=sim", f"model.from={tmp_path / name}", json_lines=False)
+    assert refused.code == 2, refused.out
+    assert refused.err.startswith(f"error: model.from: {tmp_path / name} {text}")
+    assert not refused.out
 
 
 @pytest.mark.e2e
@@ -98,7 +121,7 @@ def test_picture_folders_are_looked_at_before_anything_is_made(deploy: Deploy, t
 def test_a_text_file_named_jpg_is_told_and_the_rest_goes_on(demo: Demo, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     folder.mkdir()
-    good = next((demo.artefact("data") / "pictures").glob("3_*.png"))
+    good = next((demo.artefact("package") / "pictures").glob("3_*.png"))
     (folder / "three.png").write_bytes(good.read_bytes())
     (folder / "text.jpg").write_text("not a picture")
     # More pixels than Pillow opens: its header is all that it takes to say so.

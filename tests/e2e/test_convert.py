@@ -75,6 +75,23 @@ def test_it_is_recorded_which_cann_converted(home: tuple[Path, Result]) -> None:
     assert convert["data"]["notes"]["host"] == "build-200dk"
 
 
+def test_flags_of_atc_are_typed_as_they_are(home: tuple[Path, Result]) -> None:
+    keep = home[0] / "my keep list.cfg"
+    keep.write_text("")
+    arguments = ("convert", "board=200dk", "simulate=true", *QUICK, f"atc.keep_dtype={keep}")
+    done = run(home[0], *arguments, "atc.input_shape=x:1,3,32,32", "atc.enable_single_stream=true", json_lines=False)
+    assert done.code == 0, done.err
+    assert " --enable_single_stream=true --input_shape=x:1,3,32,32 --keep_dtype=../in/keep_dtype.cfg" in done.out
+    wrong = run(home[0], *arguments, "atc.input_shape=x:1,3,32,32;other:1,2")
+    (error,) = wrong.of("error")
+    assert wrong.code == 5
+    assert "(E10016): atc.input_shape names an input that the model does not have; it says: E10016: " in error["text"]
+    assert "[other]" in error["text"]
+    (command,) = [item["text"] for item in wrong.of("log") if item.get("text", "").startswith("atc --model")]
+    assert "'--input_shape=x:1,3,32,32;other:1,2'" in command
+    assert (home[0] / error["hint"].rsplit(": ", 1)[1]).read_text().startswith("$ " + command)
+
+
 def test_a_converter_with_newer_cann_is_refused(home: tuple[Path, Result]) -> None:
     arguments = ("convert", "board=200dk", "simulate=true", *QUICK, "atc.log=error")
     newer = run(home[0], *arguments, "convert.cann_version=5.0.4")
@@ -147,8 +164,15 @@ def test_a_host_without_amct_says_so(home: tuple[Path, Result], tmp_path: Path) 
     arguments = ("quantise", "board=300i_pro", "simulate=true", *QUICK, "quantise=amct")
     failed = run(home[0], *arguments)
     (error,) = failed.of("error")
-    assert failed.code == 5
-    assert "amct_onnx" in error["text"]
+    assert failed.code == 2
+    assert "there is no amct_onnx on build-300i_pro: AMCT is not installed on the machine" in error["text"]
+    assert "quantise=none" in error["hint"]
+    assert not failed.of("warning")
+    # Before an hour of training, too.
+    early = run(tmp_path, "package", "board=300i_pro", "simulate=true", "app=digits", "tune=aoe", "train.epochs=99")
+    (error,) = early.of("error")
+    assert (early.code, early.of("start", stage="train")) == (2, [])
+    assert "there is no aoe on build-300i_pro" in error["text"]
 
 
 def test_air_cannot_be_quantised(deploy: Deploy) -> None:

@@ -101,6 +101,7 @@ def test_second_run_sends_and_writes_nothing(demo: Demo) -> None:
         ("export.output_name=scores", BUILD[2:]),
         ("atc.precision_mode=must_keep_origin_dtype", BUILD[3:]),
         ("preprocess.aipp=true", BUILD[3:]),
+        ("data.samples=10", BUILD[4:]),
         ("app.labels=[a,b,c,d,e,f,g,h,i,j]", BUILD[4:]),
         ("infer.top_k=3", []),
         ("verify.max_difference=0.1", []),

@@ -120,7 +120,7 @@ def test_a_plan_is_carried_out_exactly_or_refused(desk: Desk, tmp_path: Path) ->
     state = bashrc.read_text()
     file = tmp_path / "monday.plan"
 
-    planned = desk.deploy("plan", LABELS, f"out={file}", "--detailed-exitcode")
+    planned = desk.deploy("plan", LABELS, f"out={file}", "--detailed-exitcode", "rollout.waves=[1]")
     assert planned.code == 3, planned.err
     (result,) = planned.of("result")
     boards = {board["board"]: board for board in result["boards"]}
@@ -137,6 +137,11 @@ def test_a_plan_is_carried_out_exactly_or_refused(desk: Desk, tmp_path: Path) ->
     (tmp_path / "edited.plan").write_text(json.dumps(edited))
     assert "it was edited" in desk.demo.deploy("apply", f"plan={tmp_path / 'edited.plan'}", json_lines=False).err
 
+    (tmp_path / "half.plan").write_text(file.read_text()[:3000])
+    half = desk.demo.deploy("apply", f"plan={tmp_path / 'half.plan'}", json_lines=False)
+    assert half.code == 2
+    assert "half.plan: not a plan of this version" in half.err
+
     other = desk.demo.deploy("apply", f"plan={file}", "infer.top_k=4", json_lines=False)
     assert other.code == 7, other.out
     assert "infer.top_k: 5 → 4" in other.err
@@ -144,6 +149,8 @@ def test_a_plan_is_carried_out_exactly_or_refused(desk: Desk, tmp_path: Path) ->
     done = desk.demo.deploy("apply", f"plan={file}")
     assert done.code == 0, done.err
     assert done.ran == ["package"]
+    assert [event["data"]["waves"] for event in done.of("start", stage="rollout")] == [result["waves"]]
+    assert result["waves"] == [["desk-1"], ["desk-2"], ["desk-3"]]
     assert {outcome["status"] for outcome in done.boards.values()} == {"ok"}
     assert len(set(desk.running)) == 1
     assert set(desk.running) != set(before)
@@ -160,11 +167,14 @@ def test_a_plan_is_carried_out_exactly_or_refused(desk: Desk, tmp_path: Path) ->
 
 @pytest.mark.e2e
 def test_a_board_that_was_off_is_caught_up(desk: Desk) -> None:
-    desk.simulation.power_off("desk-2")
+    """All are off at first, while there is something to build: it waits for one, then for the others."""
+    names = [board.name for board in desk.simulation.boards]
+    for name in names:
+        desk.simulation.power_off(name)
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "stages", "inventory=desk", "app=digits", "--yes", "--until-done", "--json"),
-            *("rollout.retry_first=0.2", "rollout.retry_most=0.5", "infer.top_k=2"),
+            *("rollout.retry_first=0.2", "rollout.retry_most=0.5", "app.labels=[o,b,c,d,e,f,g,h,i,j]"),
         ],
         stdout=subprocess.PIPE,
         text=True,
@@ -174,9 +184,14 @@ def test_a_board_that_was_off_is_caught_up(desk: Desk) -> None:
     events = []
     for line in process.stdout:
         events.append(json.loads(line))
-        if "have not answered (desk-2)" in events[-1].get("text", ""):
-            desk.simulation.power_on("desk-2")
+        text = events[-1].get("text", "")
+        if "none of 3 boards answers" in text and names[0] == "desk-1":
+            desk.simulation.power_on(names.pop(0))
+        elif "have not answered" in text:
+            while names:
+                desk.simulation.power_on(names.pop())
     assert process.wait(timeout=60) == 0
+    assert [event["stage"] for event in events if event["event"] == "done"] == ["package"]
     boards = {board["board"]: board["status"] for board in events[-1]["boards"]}
     assert boards == {"desk-1": "ok", "desk-2": "ok", "desk-3": "ok"}
 
@@ -213,8 +228,13 @@ def test_killed_in_the_middle_it_tells_what_happened_and_goes_on(desk: Desk) -> 
     assert story.boards["desk-1"].release == desk.current("desk-1")
     assert desk.current("desk-3") == before[2]
 
+    (told,) = desk.deploy("status").of("result")
+    assert told["cut_short"]["run"] == story.run
+    assert told["cut_short"]["boards"] == {name: board.text for name, board in story.boards.items()}
+
     again = desk.deploy("--yes", labels)
     assert again.code == 0, again.err
+    assert any(f"the run {story.run} " in event.get("text", "") for event in again.of("log"))
     assert again.boards["desk-1"]["status"] == "unchanged"
     assert again.boards["desk-3"]["status"] == "ok"
     assert len(set(desk.running)) == 1
@@ -235,9 +255,10 @@ def test_a_bad_release_touches_the_canary_only(demo: Demo) -> None:
     assert {board["connections"] for name, board in bad.boards.items() if name != "sim-1"} == {0}
     assert [os.readlink(home / "HIAI_PROJECTS/digits/current") for home in homes] == before
 
-    hot = demo.deploy("+board=sim", "board.count=6", "rollout=canary", LABELS, "verify.max_temperature=1")
+    hot = demo.deploy("+board=sim", "board.count=6", "rollout=canary", LABELS, "rollout.gate.max_temperature=1")
     assert hot.code == 6
-    assert "temperature is" in hot.boards["sim-1"]["message"]
+    assert hot.boards["sim-1"]["status"] == "reverted"
+    assert "more than rollout.gate.max_temperature=1" in hot.boards["sim-1"]["message"]
     assert hot.boards["sim-1"]["figures"]["temperature"] > 20
     assert hot.boards["sim-1"]["figures"]["memory_mb"] > 10
 

@@ -40,6 +40,19 @@ def test_faults_come_from_the_command_line(deploy: Deploy, tmp_path: Path) -> No
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize("words", [("sim", "run", "+board=200dk"), ("+board=sim", "--yes")])
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [("+board.faults.nonsense=1", "no fault 'nonsense'; there are"), ("board.faults.slow_ms=-1", "slow_ms: -1 is not")],
+)
+def test_a_fault_that_is_none_is_one_line(deploy: Deploy, words: tuple[str, ...], fault: str, says: str) -> None:
+    done = deploy(*words, fault, *(("--", "true") if words[0] == "sim" else ()))
+    assert done.code == 2
+    (error,) = done.of("error")
+    assert says in error["text"]
+
+
+@pytest.mark.e2e
 def test_without_a_program_it_says_how(deploy: Deploy) -> None:
     done = deploy("sim", "run", "+board=200dk")
     assert done.code == 2
@@ -84,6 +97,7 @@ def test_a_fleet_that_plain_ssh_reaches(tmp_path: Path) -> None:
             break
         boards[said["name"]] = said
     assert len(boards) == 8
+    assert boards["server-1"]["user"] == "deploy", "as the inventory says, not as the profile"
     for board in boards.values():
         command = ["ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]
         command += ["-o", f"UserKnownHostsFile={home}/.deploy/sim/known_hosts", "-i", str(board["key_file"])]

@@ -30,12 +30,16 @@ from toolkit.remote.agent import BoardAgent
 from toolkit.ui.events import Emit, Event, ignore
 
 PROGRAM = """\
-import json, os, sys
+import json, os, signal, sys
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 fault = ""
 if os.path.exists(os.path.expanduser("~/fault")):
     with open(os.path.expanduser("~/fault")) as stream:
         fault = stream.read()
+if fault == "hang":
+    open(os.path.expanduser("~/hangs"), "w").close()
+    while True:
+        signal.pause()
 if fault == "crash":
     sys.exit("the device is lost")
 with open(os.path.join(options["--release"], "answers.json")) as stream:
@@ -145,7 +149,7 @@ class Fleet:
         return {name: self.current(name) for name in self.names}
 
     def fault(self, name: str, fault: str) -> None:
-        """``crash``, ``wrong`` or ``slow``; "" heals."""
+        """``crash``, ``hang``, ``wrong`` or ``slow``; "" heals."""
         path = self.home(name) / "fault"
         if fault:
             path.write_text(fault)
@@ -206,6 +210,7 @@ class Fleet:
         stop: threading.Event | None = None,
         until_done: bool = False,
         record: Callable[[Outcome], None] = lambda outcome: None,
+        planned: Sequence[Sequence[str]] | None = None,
         **changes: Any,
     ) -> tuple[dict[str, Outcome], Trip | None]:
         """A rollout to the whole fleet; outcomes by name."""
@@ -223,6 +228,7 @@ class Fleet:
             emit=self.emit,
             stop=stop or threading.Event(),
             until_done=until_done,
+            planned=planned,
         )
         assert [outcome.board for outcome in outcomes] == self.names, "none lost, none twice, in order"
         return {outcome.board: outcome for outcome in outcomes}, trip

@@ -49,6 +49,15 @@ def test_each_limit(limit: str, value: float, figure: str, bad: Any) -> None:
     assert problems({**GOOD, figure: bad}, GOOD, without(limits, limit)) == []
 
 
+def test_of_few_pictures_the_slowest_is_meant_and_said() -> None:
+    limits = GateSettings(max_p99_ms=20)
+    few = together([{**GOOD, "p99_ms": 30.0, "timed": count} for count in (20, 400)])
+    assert problems(few, {}, limits) == [
+        "p99_ms (the slowest of 20 pictures) is 30 ms, more than verify.max_p99_ms=20"
+    ]
+    assert problems({**few, "timed": 100}, {}, limits) == ["p99_ms is 30 ms, more than verify.max_p99_ms=20"]
+
+
 def test_relative_limits_need_something_to_compare_with() -> None:
     limits = GateSettings(max_accuracy_drop=0, max_p99_growth=0, max_memory_growth=0)
     assert problems({**GOOD, "accuracy": 0.1, "p99_ms": 99.0}, {}, limits) == []

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from toolkit.errors import PlanError
+from toolkit.errors import InputError, PlanError
 from toolkit.fleet import plan as planning
 from toolkit.fleet.plan import BoardFacts, BoardWish, BuildStep, Permits, Plan, decide, differences, effect
 from toolkit.fleet.plan_text import text_of
@@ -178,10 +178,62 @@ def test_an_edited_file_is_refused(change: tuple[str, Any]) -> None:
         planning.from_text(json.dumps(content), "x.plan")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}', '{"format": 1}', "null"])
+WHOLE = planning.to_text(plan_of({"b": BoardFacts()}, ["b"]), [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", '{"format": 99}', '{"format": 1}', "null", "[" * 100_000),
+        *(WHOLE[: len(WHOLE) * part // 10] for part in range(1, 10)),
+        *(
+            json.dumps({**json.loads(WHOLE), key: value})
+            for key in ("settings", "steps", "boards", "waves")
+            for value in (1, [1], "x", {"a": 1}, [{"a": 1}], None)
+            if (key, value) not in (("settings", {"a": 1}), ("waves", "x"), ("waves", {"a": 1}), ("waves", [{"a": 1}]))
+        ),
+    ],
+)
 def test_what_is_no_plan_is_refused(text: str) -> None:
-    with pytest.raises(PlanError, match="not a plan"):
+    with pytest.raises(InputError, match="not a plan") as caught:
         planning.from_text(text, "x.plan")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_mixed_fleet_says_which_of_its_targets_a_stage_is_for() -> None:
+    """In the pipeline's order whatever the targets are called, and one that only some have where it belongs."""
+    stages = {"b": ["train", "convert", "package"], "a": ["train", "quantise", "convert", "package"], "c": ["train"]}
+    steps = [
+        BuildStep(stage, target, f"{stage}-{target if stage != 'train' else ''}", reasons=(f"of {target}",))
+        for target, names in stages.items()
+        for stage in names
+    ]
+    texts = {
+        "\n".join(text_of(Plan({}, tuple(given), ())).splitlines()[:7])
+        for given in (steps, sorted(steps, key=lambda step: step.target), steps[3:7] + steps[7:] + steps[:3])
+    }
+    assert texts == {
+        "+ train     would run: of a\n"
+        "+ quantise  would run: of a\n"
+        "+ convert   would run (a): of a\n"
+        "+ convert   would run (b): of b\n"
+        "+ package   would run (a): of a\n"
+        "+ package   would run (b): of b\n"
+        "6 of 6 stages would run"
+    }
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({}, "nothing would change"),
+        ({"run_key": "old"}, "no board would change; inference would run again on 1"),
+        ({"unreachable": "refused"}, "nothing would change; 1 boards are left out"),
+    ],
+)
+def test_what_is_said_where_nothing_changes(facts: dict[str, Any], says: str) -> None:
+    settled = BoardFacts(**{"current": WISH.release, "environment": "same", "run_key": WISH.run_key, **facts})
+    assert says in text_of(plan_of({"b": settled}, ["b"])).splitlines()
 
 
 def test_a_thousand_boards_are_shown_as_what_differs() -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fleet_boards import Fleet, Made, answers, make_release, of_status
 
+from stages import _registry
 from toolkit.config.schema import GateSettings, RolloutSettings, VerifySettings
+from toolkit.fleet.job import cut_all_lines, deploy_board
 from toolkit.fleet.outcome import Outcome, exit_code
 from toolkit.fleet.plan import Permits
+from toolkit.remote.agent import BoardAgent
 
 CANARY = {"waves": [1, "10%", "100%"], "failure_budget": 0, "on_failure": "revert_all"}
 
@@ -141,7 +147,7 @@ def test_the_gate_of_a_board_compares_with_what_it_replaces(fleet: Fleet, old: M
     slow = make_release(tmp_path / "made", "slow", answers(execute_ms=1.3))
     outcomes, _ = fleet.roll_out(slow, run="second", gate=VerifySettings(max_p99_growth=0.2))
     assert {outcome.cause for outcome in outcomes.values()} == {"gate"}
-    assert "p99_ms grew from 1 to 1.3" in outcomes["b-0"].message
+    assert "p99_ms (the slowest of 4 pictures) grew from 1 to 1.3" in outcomes["b-0"].message
     assert all_run(fleet, old)
     assert exit_code(outcomes.values()) == 6
     outcomes, _ = fleet.roll_out(slow, run="third", gate=VerifySettings(max_p99_growth=0.5))
@@ -194,6 +200,56 @@ def test_interrupted_boards_finish_and_no_new_ones_begin(fleet: Fleet, old: Made
     assert of_status(outcomes, "ok") == {"b-0", "b-1"}
     assert {outcome.cause for outcome in outcomes.values() if outcome.status == "skipped"} == {"interrupted"}
     assert exit_code(outcomes.values()) == 130
+
+
+def test_a_board_is_not_blamed_for_a_line_that_a_person_cut(fleet: Fleet, old: Made, new: Made) -> None:
+    """In the middle of a stage, and while it connects."""
+    fleet.roll_out(old, run="first")
+    fleet.fault("b-0", "hang")
+    connecting, go_on = threading.Event(), threading.Event()
+
+    def connect(*arguments: Any) -> BoardAgent:
+        connecting.set()
+        assert go_on.wait(30)
+        return fleet.connect(*arguments)
+
+    with ThreadPoolExecutor(2) as pool:
+        stages = _registry.board_stages()
+        one = pool.submit(fleet.deploy, fleet.job("b-0", new, "second"))
+        two = pool.submit(deploy_board, fleet.job("b-1", new, "second"), stages, fleet.emit, connect)
+        assert connecting.wait(30)
+        for _ in range(3000):
+            if (fleet.home("b-0") / "hangs").exists() or one.done():
+                break
+            time.sleep(0.01)  # nothing to wait on but the board's disk
+        cut_all_lines()
+        go_on.set()
+        done = [one.result(60), two.result(60)]
+    assert {(outcome.status, outcome.cause) for outcome in done} == {("failed", "interrupted")}
+    assert [outcome.message for outcome in done] == [
+        "b-0: interrupted in infer: it runs what it ran before",
+        "b-1: interrupted in connect: it runs what it ran before",
+    ]
+    assert exit_code(done) == 130
+    assert not any(outcome.offline for outcome in done)
+    assert all_run(fleet, old)
+
+
+def test_a_plan_s_waves_are_carried_out_whatever_the_labels_say_now(fleet: Fleet, old: Made) -> None:
+    planned = [["b-5"], ["b-0", "b-3"], ["b-1", "b-2", "b-4"]]
+    fleet.roll_out(old, RolloutSettings(by="site"), planned=planned)
+    assert [event.data["waves"] for event in fleet.events if "waves" in event.data] == [planned]
+    begun = [event.board for event in fleet.events if event.kind == "start" and event.stage == "connect"]
+    assert begun[0] == "b-5"
+    assert set(begun[1:3]) == {"b-0", "b-3"}
+
+
+def test_a_temperature_that_cannot_be_read_is_not_taken_for_a_good_one(fleet: Fleet, old: Made) -> None:
+    """These boards have no npu-smi."""
+    outcomes, _ = fleet.roll_out(old, heat="rollout.gate.max_temperature")
+    assert {outcome.cause for outcome in outcomes.values()} == {"gate"}
+    assert "so that rollout.gate.max_temperature can't be checked" in outcomes["b-0"].message
+    assert all_run(fleet, None)
 
 
 def test_until_done(fleet: Fleet, old: Made) -> None:

@@ -15,11 +15,11 @@ from fleet_boards import Made, make_release
 from tests.onboard.agent_board import ForkedLine, copy_tree, no_flush
 from toolkit.config.schema import VerifySettings
 from toolkit.fleet.job import BoardJob, Session, deploy_board
-from toolkit.fleet.journal import RunFolder, read_journal
+from toolkit.fleet.journal import RunFolder, cut_short, read_journal
 from toolkit.fleet.outcome import Outcome
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.agent import BoardAgent
-from toolkit.ui.events import Emit, ignore
+from toolkit.ui.events import Emit, Event, ignore
 
 CUTS = 200
 WITHIN = 1.0
@@ -182,3 +182,17 @@ def test_what_a_killed_run_left(tmp_path: Path, upto: str, state: str, says: str
     assert says in board.text
     assert not story.ended
     assert story.pid == os.getpid()
+
+    runs = tmp_path / "runs"
+    found = cut_short(runs)
+    assert found is not None
+    assert (found.run, found.boards["board"].text) == (story.run, board.text)
+    # What only looks does not count, nor what turned to other boards; a run that still goes on may see to it.
+    for verb, name in (("verify", "board"), ("apply", "other"), ("rollback", "board")):
+        run = RunFolder(runs, "", verb)
+        run.show(Event("start", stage="connect", board=name))
+        assert (cut_short(runs) is None) == (verb == "rollback"), verb
+        run.show(Event("summary", data={"exit_code": 0}))
+        run.close()
+        assert (cut_short(runs) is None) == (verb == "rollback"), verb
+    assert cut_short(tmp_path / "nowhere") is None

@@ -8,11 +8,17 @@ from typing import Any
 
 import yaml
 
-from toolkit.learn.settings import TrainSettings, from_json
+from toolkit.learn.settings import Decay, TrainSettings, from_json
 from toolkit.preprocess import Preprocess
 from toolkit.ui.events import Event
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+
+STEP = TrainSettings(
+    epochs=1, batch_size=16, lr_init=0.05, lr_max=0.05, warmup_epochs=0, decay=Decay.constant, momentum=0.9,
+    weight_decay=0.02, loss_scale=1024.0, threads=1,
+)  # fmt: skip
+"""One step with a weight decay large enough to be seen."""
 
 
 def shipped(group: str, name: str) -> dict[str, Any]:

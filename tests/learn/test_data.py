@@ -261,10 +261,10 @@ def test_an_archive_without_the_dataset_says_what_it_lacks(tmp_path: Path) -> No
 # samples
 
 
-def test_samples_are_held_out_pictures_two_of_each_class(digits: Path) -> None:
-    paths = data.sample_pictures(DataSettings(), digits, 20)
+def test_samples_are_held_out_pictures_two_of_each_class(digits: Path, tmp_path: Path) -> None:
+    paths = data.sample_pictures(DataSettings(), digits, tmp_path, 20)
     images, labels = read_split(digits, "test")
-    with (digits / "pictures" / "labels.csv").open(newline="") as file:
+    with (tmp_path / "labels.csv").open(newline="") as file:
         rows = {row["picture"]: int(row["label"]) for row in csv.DictReader(file)}
     assert sorted(rows) == sorted(path.name for path in paths)
     assert np.bincount(list(rows.values())).tolist() == [2] * 10
@@ -277,11 +277,11 @@ def test_samples_are_held_out_pictures_two_of_each_class(digits: Path) -> None:
 def test_samples_are_the_same_every_time_and_no_more_than_there_are(digits: Path, tmp_path: Path) -> None:
     write_records(tmp_path / "test_batch.bin", *(part[:7] for part in read_split(digits, "test")))
     write_classes(tmp_path, data.digits.NAMES)
-    first = data.sample_pictures(DataSettings(), tmp_path, 20)
+    first = data.sample_pictures(DataSettings(), tmp_path, tmp_path / "out", 20)
     before = {path.name: path.read_bytes() for path in first}
     assert len(first) == 7
     assert {
-        path.name: path.read_bytes() for path in data.sample_pictures(DataSettings(), tmp_path, 20)
+        path.name: path.read_bytes() for path in data.sample_pictures(DataSettings(), tmp_path, tmp_path / "out", 20)
     } == before
 
 

@@ -84,6 +84,9 @@ def test_every_problem_is_listed_with_its_key() -> None:
         "export.input_name",
     }  # fmt: skip
     assert any("did you mean resnet8?" in problem for problem in problems)
+    ignored = dataclasses.replace(loaded("data", "cifar10"), test_fraction=0.5)
+    (problem,) = check(ignored, ModelSettings(), TrainSettings(), ExportSettings(), [32, 32])
+    assert problem.startswith("data.test_fraction: CIFAR-10 brings its own split")
 
 
 def test_pictures_too_small_for_the_network_are_a_problem() -> None:
@@ -132,6 +135,23 @@ def test_the_model_zoos_learning_rates() -> None:
     assert rates[middle] == pytest.approx(0.1 * (1 - (middle - warmup) / (total - warmup)) ** 2)
     assert (np.diff(rates[warmup:]) <= 0).all()
     assert 0 < rates[-1] < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("decay", "quarter", "end"),
+    [
+        (Decay.poly, 0.1 * 0.75**2, 0.1 * 0.01**2),
+        (Decay.cosine, 0.02 + 0.08 * 0.8535534, 0.02),
+        (Decay.linear, 0.08, 0.02),
+        (Decay.constant, 0.1, 0.1),
+    ],
+)
+def test_each_decay_has_its_own_curve(decay: Decay, quarter: float, end: float) -> None:
+    settings = TrainSettings(epochs=12, warmup_epochs=2, decay=decay, lr_init=0.04, lr_max=0.1, lr_end=0.02)
+    rates = recipe.learning_rates(settings, 10)
+    assert rates[:20] == pytest.approx([0.04 + 0.003 * step for step in range(1, 21)])
+    assert rates[45] == pytest.approx(quarter)
+    assert rates[-1] == pytest.approx(end, abs=1e-3)
 
 
 @given(

@@ -342,12 +342,16 @@ def test_the_curves_are_the_same_bytes_every_time(trained: Trained, tmp_path: Pa
 
 def test_without_improvement_it_stops_early_and_is_found_stopped(few: Path, tmp_path: Path) -> None:
     # Nothing is learned at such a rate: every epoch is as good as the first.
-    settings = dataclasses.replace(SHORT, epochs=6, lr_init=1e-12, lr_max=1e-12, patience=1, evaluate_every=2)
+    settings = dataclasses.replace(
+        SHORT, epochs=6, lr_init=1e-12, lr_max=1e-12, patience=1, evaluate_every=2, final=Final.best
+    )
     report = train(few, tmp_path, settings)
     evaluated = [row["epoch"] for row in report["history"] if row["accuracy"] is not None]
     assert report["stopped_after"] == 4
     assert (evaluated, report["best_epoch"], report["steps"]) == ([2, 4], 2, 4 * 15)
     assert "no better since epoch 2" in report["summary"]
+    made = {name: (tmp_path / "out" / f"{name}.ckpt").read_bytes() for name in ("model", "best", "last")}
+    assert made["model"] == made["best"] != made["last"], "the second epoch's, not the fourth's"
     again = train(few, tmp_path, settings)
     assert (again["resumed_from"], again["stopped_after"], again["sha256"]) == (4, 4, report["sha256"])
 
@@ -357,6 +361,7 @@ def test_training_with_the_held_out_pictures_is_warned_of(few: Path, tmp_path: P
     report = train(few, tmp_path, dataclasses.replace(SHORT, epochs=1, split=Split.all), events.append)
     (warning,) = [event.text for event in events if event.kind == "warning"]
     assert warning.startswith("train.split=all")
+    assert "of the digits test pictures, trained with, right, 1 epoch" in report["summary"]
     assert report["warnings"] == [warning]
     assert report["steps"] == 544 // 32
 

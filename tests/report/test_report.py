@@ -27,7 +27,7 @@ def write_run(folder: Path, *, boards: int = 2, evil: str = "", ended: bool = Tr
     run = folder / "20260301-101500-abcd"
     history = [{"epoch": n, "loss": 2.0 / n, "accuracy": 1 - 0.5 / n, "seconds": 1.0} for n in range(1, 6)]
     events: list[dict[str, Any]] = [
-        {"kind": "start", "text": "apply", "time": 1000.0, "data": {"run": run.name}},
+        {"kind": "start", "text": "apply", "time": 1000.0, "data": {"run": run.name, "pid": 7}},
         {"kind": "start", "stage": "train", "text": f"never made here {evil}", "time": 1001.0},
         {"kind": "done", "stage": "train", "text": "97 % right", "time": 1061.0,
          "data": {"seconds": 60.0, "notes": {"accuracy": 0.97, "history": history}}},
@@ -105,6 +105,7 @@ def test_nothing_outside_is_asked_for(tmp_path: Path) -> None:
 def test_a_run_that_was_killed(tmp_path: Path) -> None:
     found = gather(write_run(tmp_path, ended=False))
     assert [board.status for board in found.boards] == ["cut short", "cut short"]
+    assert all("it runs what it ran before" in board.outcome["message"] for board in found.boards)
     assert verdict(found) == ("warn", "Cut short: 0 of 2 boards done")
     assert "cut short" in render(found)
 

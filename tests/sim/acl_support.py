@@ -161,6 +161,7 @@ def run_acl(
         "PYTHONDONTWRITEBYTECODE": "1",
         "ASCEND_SIM_BOARD": str(folder / "board.json"),
         "ACL_SIM_THREADS": "1",
+        "HOME": str(folder),
         **(environment or {}),
     }
     done = subprocess.run(

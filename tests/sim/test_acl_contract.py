@@ -203,13 +203,14 @@ CONTRACTS: dict[str, tuple[str, str, list[tuple[str, object]]]] = {
         ],
     ),
     "dump": (
-        "GE acl dump: 100001 before init_dump, 100003 for a file that is not there, 100006 for one that is no JSON",
-        "open('dump.json', 'w').write('{\"dump\": {}}'); open('bad.json', 'w').write('{')",
+        "GE acl dump.cpp IsValidDumpConfig: 100001 before init_dump, 100003 for a file that is not there, 100006 for "
+        "one that is no JSON, 100009 for no or a wrong dump",
+        "text = ('{', '{}', '{\"dump\": {\"dump_path\": \".\"}}', '{\"dump\": {\"dump_path\": \"./none\"}}'); "
+        "[open('dump%d.json' % n, 'w').write(text[n]) for n in range(4)]",
         [
-            ("acl.mdl.set_dump('dump.json')", 100001),
+            ("acl.mdl.set_dump('dump2.json')", 100001),
             ("acl.mdl.init_dump()", 0),
-            ("[acl.mdl.set_dump('dump.json'), acl.mdl.set_dump('none.json'), acl.mdl.set_dump('bad.json')]",
-             [0, 100003, 100006]),
+            ("[acl.mdl.set_dump('dump%d.json' % n) for n in range(5)]", [100006, 100009, 0, 100009, 100003]),
             ("acl.mdl.finalize_dump()", 0),
         ],
     ),
@@ -239,6 +240,84 @@ def test_contracts(group: str, tmp_path: Path) -> None:
     got = run_acl(program, tmp_path, board)
     for (line, expected), value in zip(lines, got.result, strict=True):
         assert value == expected, line
+
+
+@pytest.mark.parametrize(("version", "bad_dump"), [("5.0.4", 0), ("8.0.0", 100009)])
+def test_what_acl_json_may_say(version: str, bad_dump: int, tmp_path: Path) -> None:
+    """GE acl dump.cpp HandleDumpConfig: an init of the older CANN goes on without a dump that is wrong, unless a value
+    has a wrong type; later ones hand it to Adump, 100009. max_opqueue_num: op_model_manager.cpp, greater than 0.
+    ACL_ERROR_INVALID_PROFILING_CONFIG: acl_base.h."""
+    configs: list[tuple[object, int]] = [
+        ({"dump": {"dump_path": 7, "dump_list": []}}, 100009),
+        ({"dump": []}, 100009),
+        ({"dump": {"dump_path": "/none", "dump_list": [{"model_name": "x"}]}}, bad_dump),
+        ({"dump": {"dump_path": ".", "dump_list": [], "dump_mode": "some"}}, bad_dump),
+        ({"dump": {"dump_path": ".", "dump_list": [], "dump_op_switch": "yes"}}, bad_dump),
+        ({"max_opqueue_num": "0"}, 100000),
+        ({"profiler": {"switch": "maybe"}}, 100010),
+        ({"profiler": ["on"]}, 100010),
+        ({"dump": {"dump_path": ".", "dump_list": [{"model_name": "x"}]}, "max_opqueue_num": "10",
+          "profiler": {"switch": "on"}}, 0),
+    ]  # fmt: skip
+    got = run_acl(
+        f"""
+        result = []
+        for text in {[json.dumps(config) for config, _ in configs]!r}:
+            open("acl.json", "w").write(text)
+            pid = os.fork()  # an init for each
+            if not pid:
+                code = acl.init("acl.json")
+                os.write(2, (str(code) + chr(10)).encode())
+                os._exit(0)
+            os.waitpid(pid, 0)
+        """,
+        tmp_path,
+        {"cann_version": version},
+    )
+    assert [int(code) for code in got.stderr.split()] == [code for _, code in configs]
+
+
+def test_libraries_to_link_against_answer_100039(tmp_path: Path) -> None:
+    """acl_base.h ACL_ERROR_COMPILING_STUB_MODE: the libascendcl.so of devlib/ or lib64/stub was loaded."""
+    for folder in ("devlib", "lib64/stub", "lib64"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "libascendcl.so").touch()
+    program = """
+        result = [acl.init(), acl.rt.set_device(0), acl.rt.get_run_mode()[1], acl.rt.get_device_count()[1],
+                  acl.rt.create_context(0), acl.rt.malloc(8, 0), acl.mdl.load_from_file("x")[1],
+                  acl.rt.reset_device(0), acl.finalize()]
+        """
+    for paths, code in (("devlib", 100039), ("none:lib64/stub:lib64", 100039), ("lib64:devlib", 0)):
+        path = ":".join(str(tmp_path / name) for name in paths.split(":"))
+        got = run_acl(program, tmp_path, environment={"LD_LIBRARY_PATH": path}).result
+        if code:
+            assert got == [code] * 4 + [[0, code]] * 2 + [code] * 3
+        else:
+            assert got[:4] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("chip", "most"), [("Ascend310", 1022), ("Ascend310B4", 510), ("Ascend910B3", 2046)])
+def test_a_device_gives_so_many_streams(chip: str, most: int, tmp_path: Path) -> None:
+    """PYDOC create_stream: 1024 on the 310 and 310P, 512 on the 310B, 2048 on the 910, less the default stream and
+    one for the runtime's synchronisation; then 207008."""
+    got = run_acl(
+        """
+        up()
+        result = [acl.rt.get_stream_available_num()]
+        streams = []
+        while True:
+            stream, ret = acl.rt.create_stream()
+            if ret:
+                break
+            streams.append(stream)
+        result += [len(streams), stream, ret, acl.get_recent_err_msg() is not None]
+        acl.rt.destroy_stream(streams.pop())
+        result.append(acl.rt.create_stream()[1])
+        """,
+        tmp_path,
+        {"soc_version": chip, "cann_version": "9.0.0"},
+    ).result
+    assert got == [[most, 0], most, 0, 207008, True, 0]
 
 
 def test_every_function_has_a_contract(tmp_path: Path) -> None:

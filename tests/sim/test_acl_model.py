@@ -378,12 +378,13 @@ def test_models_run_on_the_device_they_were_loaded_on(tmp_path: Path) -> None:
         kept = []
         for device in (0, 1):
             acl.rt.set_device(device)
+            before = acl.rt.get_mem_info(0)[0]
             model, desc = load("net.om")
             b = malloc(16)
             ins, outs = dataset((put(data), 16)), dataset((b, 16))
             kept.append((model, ins, outs))
-            free, total, _ = acl.rt.get_mem_info(0)
-            result.append([acl.mdl.execute(model, ins, outs), get(b, 16), total - free])
+            used = before - acl.rt.get_mem_info(0)[0]
+            result.append([acl.mdl.execute(model, ins, outs), get(b, 16), used])
         result.append(acl.mdl.execute(*kept[0]))
         """,
         tmp_path,

@@ -6,6 +6,7 @@ module.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -221,9 +222,11 @@ def test_names_of_the_board(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call", ["media.dvpp_jpeg_decode_async", "op.execute_v2", "blas.gemm_ex",
     "prof.start",
-                                  "himpi.sys_init", "fv.init", "rt.launch_kernel"])  # fmt: skip
+                                  "himpi.sys_init", "fv.init", "rt.launch_kernel", "mdl.bundle_load_from_file",
+                                  "rt.create_notify", "rt.host_get_device_pointer"])  # fmt: skip
 def test_what_is_not_simulated_says_which_function(call: str, tmp_path: Path) -> None:
-    """The parts that need the chip's picture and operator units exist by name only."""
+    """The parts that need the chip's picture and operator units, and the newest of pyrt_methods.cpp (PYACL), exist by
+    name only."""
     module, name = call.split(".")
     got = run_acl(
         f"""
@@ -233,22 +236,38 @@ def test_what_is_not_simulated_says_which_function(call: str, tmp_path: Path) ->
             result = str(error)
         """,
         tmp_path,
-        {"cann_version": "8.0.0"},
+        {"cann_version": "8.5.0"},
     ).result
     assert got.startswith(f"acl.{module}.{name} is not simulated")
 
 
-def test_app_log_prints_only_when_asked(tmp_path: Path) -> None:
-    """ASCEND_SLOG_PRINT_TO_STDOUT and ASCEND_GLOBAL_LOG_LEVEL (CANN log reference); acllite logs every
-    line so."""
-    program = "result = [acl.app_log(3, 'bad thing'), acl.app_log(1, 'fine')]"
-    quiet = run_acl(program, tmp_path)
-    assert quiet.result == [None, None]
+@pytest.mark.parametrize(("version", "folder"), [("5.0.4", "plog"), ("5.1.RC1", "debug/plog"), ("9.0.0", "debug/plog")])
+def test_app_log_goes_where_its_generation_logs(version: str, folder: str, tmp_path: Path) -> None:
+    """Log reference of 5.0.4: $HOME/ascend/log/plog/plog-<pid>_*.log, later ones: log/debug/plog; lines are
+    ``[Level] Module(PID,PName):time [file:line]text``. ASCEND_GLOBAL_LOG_LEVEL, ASCEND_SLOG_PRINT_TO_STDOUT and
+    ASCEND_PROCESS_LOG_PATH, each as there."""
+    program = "result = [acl.app_log(3, 'bad thing'), acl.app_log(3, 'worse'), acl.app_log(1, 'fine'), os.getpid()]"
+    quiet = run_acl(program, tmp_path, {"cann_version": version})
+    assert quiet.result[:3] == [None, None, None]
     assert "bad thing" not in quiet.stdout
+    (log,) = tmp_path.rglob("plog-*.log")
+    assert log.parent == tmp_path / "ascend" / "log" / folder
+    pid = quiet.result[3]
+    assert re.fullmatch(rf"plog-{pid}_\d{{17}}\.log", log.name)
+    lines = log.read_text().splitlines()
+    assert [line.rpartition("]")[2] for line in lines] == ["bad thing", "worse"]
+    stamp = r"\d{4}-\d\d-\d\d-\d\d:\d\d:\d\d\.\d{3}\.\d{3}"
+    assert re.match(rf"\[ERROR\] APP\({pid},python[^)]*\):{stamp} \[program\.py:\d+\]bad thing", lines[0])
+    log.unlink()
     loud = run_acl(program, tmp_path, environment={"ASCEND_SLOG_PRINT_TO_STDOUT": "1"})
     assert "[ERROR] APP(" in loud.stdout
     assert "bad thing" in loud.stdout
     assert "fine" not in loud.stdout
+    assert list(tmp_path.rglob("plog-*.log")) == []
+    run_acl(program, tmp_path, {"cann_version": version},
+            environment={"ASCEND_PROCESS_LOG_PATH": str(tmp_path / "own"), "ASCEND_GLOBAL_LOG_LEVEL": "1"})  # fmt: skip
+    (log,) = (tmp_path / "own" / folder).glob("plog-*.log")
+    assert "[INFO] APP(" in log.read_text()
 
 
 def test_tensor_descriptions(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import re
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from atc_support import ARGS, FAILED, PYTHON, START, SUCCESS, Atc, atc, boards, errors, omfile, save
@@ -242,15 +243,17 @@ def test_mode_3_only_reports(atc: Atc) -> None:
 
 def test_logs_go_to_files_and_only_on_request_to_stdout(atc: Atc) -> None:
     """ATC guide --log: stdout needs ASCEND_SLOG_PRINT_TO_STDOUT=1 and --log other than null; files below
-    $HOME/ascend/log.
+    $HOME/ascend/log, from CANN 5.1 on in a folder for each kind.
     """
     atc.monkeypatch.setenv("ASCEND_SLOG_PRINT_TO_STDOUT", "1")
     assert "[ERROR]" not in atc(*without("model"), "--model=none")[1]
     assert "[ERROR] GE(" in atc(*without("model"), "--model=none", "--log=error")[1]
     assert "[INFO] GE(" in atc(*ARGS, "--log=info")[1]
-    logs = list((atc.folder / "home" / "ascend" / "log" / "debug" / "plog").glob("plog-*_*.log"))
-    assert logs
-    assert any("E10001" in log.read_text() for log in logs)
+    for version, folder in (("5.0.4", "plog"), ("6.0.0", "debug/plog")):
+        atc.cann(version)
+        atc(*without("model"), "--model=none", "--log=error")
+        logs = list((atc.folder / "home" / "ascend" / "log" / folder).glob("plog-*_*.log"))
+        assert any("E10001" in log.read_text() for log in logs)
 
 
 def test_every_message_can_be_filled() -> None:
@@ -290,3 +293,9 @@ def test_without_onnx_it_names_the_missing_module(atc: Atc) -> None:
         in done.stdout
     )
     assert "Traceback" not in done.stderr
+
+
+def test_every_code_is_provoked_by_a_test() -> None:
+    """What nothing raises is no part of the catalogue."""
+    text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_atc_*.py"))
+    assert [code for code in errors.CATALOGUE if f'"{code}"' not in text and f"{code}:" not in text] == []

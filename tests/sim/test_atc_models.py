@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from atc_support import ARGS, Atc, atc, boards, omfile, save, save_nodes
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 __all__ = ["atc"]
 
@@ -80,6 +80,28 @@ def test_versions_with_parser(atc: Atc, opset: int) -> None:
     assert onnx.load_from_string(om.model).opset_import[0].version == opset
 
 
+def test_a_model_without_inputs(atc: Atc) -> None:
+    """E16001 (onnx_parser.cc): constants alone are no model for a device."""
+    model = onnx.load(atc.folder / "net.onnx")
+    tensor = numpy_helper.from_array(np.zeros((1, 3, 8, 8), np.float32), "x")
+    model.graph.initializer.append(tensor)
+    del model.graph.input[:]
+    onnx.save(model, atc.folder / "net.onnx")
+    assert "no [input] node" in atc.fails("E16001", *ARGS)
+
+
+def test_files_that_cannot_be_read_or_written(atc: Atc) -> None:
+    """E13003 and E13004 (error_registry.cc): weights beside the model that are missing, an AIPP file that is no text,
+    an om whose name the disk does not take."""
+    (atc.folder / "aipp.cfg").write_bytes(b"\xff\xfe")
+    atc.fails("E13003", *ARGS, "--insert_op_conf=aipp.cfg")
+    atc.fails("E13004", "--model=net.onnx", "--framework=5", "--output=" + "n" * 254, "--soc_version=Ascend310")
+    model = onnx.load(atc.folder / "net.onnx")
+    onnx.save(model, atc.folder / "net.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    (atc.folder / "weights").unlink()
+    atc.fails("E13003", *ARGS)
+
+
 def test_two_domains_are_one_too_many(atc: Atc) -> None:
     """E16005: nodes without a domain are ambiguous to ATC's parser when the model imports two
     (onnx_parser.cc).
@@ -139,6 +161,8 @@ BATCH, IMAGE = "--input_shape=x:-1,3,8,8", "--input_shape=x:1,3,-1,-1"
         ("E10009", [BATCH, "--dynamic_batch_size=1,2", "--dynamic_image_size=8,8;16,16"]),
         ("E10040", ["--input_shape=x:1~2,3,8,8", "--dynamic_batch_size=1,2"]),
         ("E10004", ["--dynamic_batch_size=1,2"]),
+        ("E10012", ["--input_shape=x:", "--dynamic_batch_size=1,2"]),
+        ("E10058", [IMAGE, "--dynamic_dims=;", "--input_format=ND"]),
         ("E10031", ["--input_shape=x:1,3,8,8", "--dynamic_batch_size=1,2"]),
         ("E10018", ["--input_shape=x:-1,-1,8,8", "--dynamic_batch_size=1,2"]),
         ("E10003", [BATCH, "--dynamic_batch_size=1;2"]),
@@ -229,11 +253,13 @@ def test_output_type(atc: Atc, flag: str, dtype: type) -> None:
 
 
 def test_input_fp16_nodes(atc: Atc) -> None:
-    """ATC guide --input_fp16_nodes: the user feeds float16; a wrong name is E10016."""
+    """ATC guide --input_fp16_nodes: the user feeds float16; a wrong name is E10016, a node that is no input E10017
+    (hicann/ge parser_utils.cc)."""
     om = atc.om("--input_fp16_nodes=x")
     assert om.meta["inputs"][0]["dtype"] == 1
     assert om(np.ones((1, 3, 8, 8), np.float16))[0].max() == 3
     atc.fails("E10016", *ARGS, "--input_fp16_nodes=z")
+    atc.fails("E10017", *ARGS, "--input_fp16_nodes=conv")
 
 
 def test_several_inputs_and_integer_types_keep_their_order(atc: Atc) -> None:

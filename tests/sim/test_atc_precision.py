@@ -194,6 +194,12 @@ def test_keep_dtype_spares_the_named_nodes(atc: Atc) -> None:
     assert atc.om("--keep_dtype=keep.cfg")(x)[0] == (x + x) * (x + x)
     (atc.folder / "keep.cfg").write_text("second\n")
     assert atc.om("--keep_dtype=keep.cfg")(x)[0] == rounded(rounded(x) * 2) ** 2
+    # hicann/ge keep_dtype_option.cc, and the same file in 2022.
+    (atc.folder / "keep.cfg").write_text("second\nthird\nfourth\n")
+    out = atc.fails("E10003", *ARGS, "--keep_dtype=keep.cfg")
+    assert "config file contains 2 operators not in the graph, op name:third op name:fourth" in out
+    atc.cann("8.0.0")
+    atc.om("--keep_dtype=keep.cfg")
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

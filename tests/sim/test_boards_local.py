@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sim_clients import ssh
 
-from tests.sim.sim_clients import ssh
 from toolkit.sim import SimBoard, Simulation, SimulationError, run_command
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -149,6 +149,45 @@ def test_200i_dk_a2_with_its_usual_alarm(smi: Smi) -> None:
     assert "7.7" in smi(A2, "info")[6]
 
 
+def test_910b_has_hbm_and_a_number_for_every_chip(smi: Smi) -> None:
+    """910B3 with driver 23.0.6 as vllm-ascend's issues show it; 24.1 and 25.5 look the same."""
+    published = """
++------------------------------------------------------------------------------------------------+
+| npu-smi 23.0.6                   Version: 23.0.6                                               |
++---------------------------+---------------+----------------------------------------------------+
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip                      | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
++===========================+===============+====================================================+
+| 0     910B3               | OK            | 96.0        47                0    / 0             |
+| 0                         | 0000:C1:00.0  | 0           0    / 0          3344 / 65536         |
++===========================+===============+====================================================+
+| 1     910B3               | OK            | 93.5        48                0    / 0             |
+| 0                         | 0000:01:00.0  | 0           0    / 0          3342 / 65536         |
++===========================+===============+====================================================+
++---------------------------+---------------+----------------------------------------------------+
+| NPU     Chip              | Process id    | Process name             | Process memory(MB)      |
++===========================+===============+====================================================+
+| No running processes found in NPU 0                                                            |
++===========================+===============+====================================================+
+| No running processes found in NPU 1                                                            |
++===========================+===============+====================================================+
+"""
+    board = {"npu_name": "910B3", "soc_version": "Ascend910B3", "run_mode": "EP", "chips": 2, "memory_mb": 65536,
+             "driver_version": "23.0.6"}  # fmt: skip
+    got = [re.sub(r"0000:0\d", "0000:C1", line) for line in smi(board, "info")]
+    same_layout(got, published.replace("0000:01", "0000:C1"))
+    assert [line.split(":")[1].strip() for line in smi(board, "info", "-l") if "NPU ID" in line] == ["0", "1"]
+    assert smi.fields(board, "info", "-t", "temp", "-i", "1") != {}
+    assert smi.status(board, "info", "-t", "temp", "-i", "2")[0] != 0
+
+
+def test_a_200i_a2_shows_what_its_document_shows(smi: Smi) -> None:
+    """hiascend npusmi_007, 200I A2 with 25.2.0: 10.4 W, 66 degrees, 15 / 15 pages, 957 / 10810 MB."""
+    board = {"npu_name": "310B1", "soc_version": "Ascend310B1", "memory_mb": 10810, "driver_version": "25.2.0"}
+    rows = [re.findall(r"[\d.]+", line.split("|")[3]) for line in smi(board, "info")[6:8]]
+    assert rows == [["10.4", "66", "15", "15"], ["0", "957", "10810"]]
+
+
 def test_faults_show(smi: Smi) -> None:
     """Temperature, health and less memory come from the board's description."""
     hot = {**DK, "faults": {"temperature": 97, "health": "Warning", "memory_mb": 4096}}

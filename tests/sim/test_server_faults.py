@@ -14,7 +14,8 @@ import paramiko
 import pytest
 from sim_clients import ssh, ssh_command
 
-from toolkit.sim import Address, SimBoard, Simulation, SimulationError
+from toolkit.sim import Address, SimBoard, Simulation
+from toolkit.sim.spec import DEVICE_FAULTS, LINE_FAULTS, SimulationError
 
 MIB = 1024 * 1024
 
@@ -199,3 +200,32 @@ def test_power_off_kills_the_programs_and_power_on_brings_the_disk_back(
     simulation.power_on("sim-1")
     result = ssh(address, "test -s pid && ! kill -0 $(cat pid) 2>/dev/null && echo dead; rm pid")
     assert result.stdout == b"dead\n"
+
+
+@pytest.mark.parametrize(
+    ("faults", "says"),
+    [
+        ({"nonsense": 1}, "there is no fault 'nonsense'; there are: bytes_per_second"),
+        ({"no_banner": 1}, "1 is not true or false"),
+        ({"latency_ms": "slow"}, "'slow' is not a number from 0 on"),
+        ({"bytes_per_second": float("inf")}, "inf is not a number"),
+        ({"drop_after_bytes": 1.5}, "1.5 is not a whole number from 0 on"),
+        ({"execute_error": True}, "True is not a whole number"),
+        ({"execute_error_every": 0}, "0 is not a whole number from 1 on"),
+        ({"memory_mb": -1}, "-1 is not a whole number from 1 on"),
+        ({"health": "Bad"}, "'Bad' is not one of OK, Warning, Alarm, Critical"),
+        ({"temperature": "hot"}, "'hot' is not a whole number"),
+    ],
+)
+def test_what_nothing_would_carry_out_is_refused(faults: dict[str, object], says: str) -> None:
+    with pytest.raises(SimulationError, match="board b: ") as refused:
+        SimBoard("b", faults=faults)
+    assert says in str(refused.value)
+
+
+def test_every_fault_takes_a_value() -> None:
+    names = LINE_FAULTS | DEVICE_FAULTS
+    switches = {name: True for name in names if name.startswith(("no_", "refuse", "wrong"))}
+    given = {**dict.fromkeys(names, 1), **switches, "health": "Alarm"}
+    assert SimBoard("b", faults=given).faults == given
+    assert SimBoard("b", faults=dict.fromkeys(given)).faults == dict.fromkeys(given), "None: not set"

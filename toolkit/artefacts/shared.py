@@ -22,6 +22,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,8 @@ from toolkit.errors import ConfigError, DeployError, InputError
 
 OBJECTS = ("memory", "s3", "s3a", "obs", "gs", "gcs", "abfs", "abfss", "az", "oss")
 """Protocols whose PUT shows an object wholly or not at all, and which have no rename."""
+
+S3 = ("s3", "s3a")
 
 SFTP = ("sftp", "ssh")
 
@@ -81,9 +84,16 @@ class SharedStore:
         try:
             files = fsspec.filesystem(protocol, **_options(settings, protocol))
         except (ImportError, ValueError) as error:
-            raise ConfigError(f"store.url: {protocol}:// cannot be used: {_line(error)}") from error
+            missing = protocol in S3 and isinstance(error, ImportError)
+            raise ConfigError(
+                f"store.url: {protocol}:// cannot be used: {_line(error)}",
+                hint="pip install -e '.[s3]'" if missing else "",
+            ) from error
         root = files._strip_protocol(f"{protocol}://{rest}")
-        return cls(files, str(root), atomic_put=protocol in OBJECTS, name=url)
+        store = cls(files, str(root), atomic_put=protocol in OBJECTS, name=url)
+        if protocol in S3:
+            store._check_bucket()
+        return store
 
     @classmethod
     def _sftp(
@@ -113,6 +123,19 @@ class SharedStore:
         """End the connection, where there is one."""
         if hasattr(self.files, "close"):
             self.files.close()
+
+    def _check_bucket(self) -> None:
+        """Nobody wants an hour of training before a typo in a bucket's name shows."""
+        bucket = self.root.partition("/")[0]
+        with self._explained():
+            try:
+                self.files.info(bucket)
+            except FileNotFoundError:
+                raise ConfigError(
+                    f"store.url: there is no bucket {bucket}", hint="make it first, or correct its name"
+                ) from None
+            except PermissionError:
+                pass  # keys may be good for what is in a bucket only: reading and writing will tell
 
     # -- looking
 
@@ -234,8 +257,9 @@ class SharedStore:
         """Write a whole file; two writers of the same do not disturb each other."""
         final = self._path(name)
         place = final if self._atomic_put else f"{final}.{secrets.token_hex(6)}.part"
-        with self._explained():
-            self.files.makedirs(final.rpartition("/")[0], exist_ok=True)
+        with self._explained(missing=True):
+            if not self._atomic_put:  # stores of objects have no folders; s3fs would make a bucket
+                self.files.makedirs(final.rpartition("/")[0], exist_ok=True)
             try:
                 with self.files.open(place, "wb") as target:
                     shutil.copyfileobj(source, target, CHUNK)
@@ -248,17 +272,31 @@ class SharedStore:
                 raise
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Errors of any file system as one of ours."""
+    def _explained(self, *, missing: bool = False) -> Iterator[None]:
+        """Errors of any file system as one of ours; ``missing``: that something is not there, too."""
         try:
             yield
-        except (FileNotFoundError, DeployError):
+        except DeployError:
             raise
         except Exception as error:  # fsspec's back ends raise what they like
-            raise DeployError(
-                f"the shared store {self.name} fails: {_line(error)}",
-                hint="is it reachable, may this login write there? store.kind=local does without",
+            if isinstance(error, FileNotFoundError) and not missing:
+                raise
+            hint = next(
+                (text for kind, text in _HINTS.items() if kind in type(error).__name__),
+                "is it reachable, may this login write there?",
+            )
+            raise InputError(
+                f"the shared store {self.name} fails: {_line(error)}", hint=f"{hint} (store=local does without)"
             ) from error
+
+
+# By a part of the error's name: botocore's are not imported for that.
+_HINTS = {
+    "Credentials": "name the keys: store.access_key=${secret:env,NAME} store.secret_key=${secret:env,NAME}",
+    "Permission": "may these keys, or this login, read and write there?",
+    "Connection": "is store.endpoint right, is it reachable from here?",
+    "Timeout": "is store.endpoint right, is it reachable from here?",
+}
 
 
 def problems(settings: StoreSettings) -> Iterator[str]:
@@ -267,7 +305,12 @@ def problems(settings: StoreSettings) -> Iterator[str]:
         return
     if not settings.url:
         yield "store.url: no value; a folder, s3://bucket/path, or sftp://user@host/path"
-    place = (settings.url or "").partition("://")[2].partition("/")[0]
+    protocol, scheme, rest = (settings.url or "").partition("://")
+    place = rest.partition("/")[0]
+    if scheme and (not rest or (protocol in S3 and not place)):
+        yield f"store.url: {settings.url} names no place; such as s3://bucket/path, or sftp://user@host/path"
+    if settings.endpoint and not re.match(r"https?://[^/\s]", settings.endpoint):
+        yield f"store.endpoint: {settings.endpoint} is no address such as https://obs.cn-north-4.myhuaweicloud.com"
     if ":" in place.rpartition("@")[0]:
         yield "store.url: a password does not stand in the address; write store.password=${secret:env,NAME}"
     for key in ("password", "access_key", "secret_key"):
@@ -285,9 +328,11 @@ def _options(settings: StoreSettings, protocol: str) -> dict[str, Any]:
 
     if protocol in ("file", "local"):
         return {"auto_mkdir": False}
-    if protocol not in ("s3", "s3a"):
+    if protocol not in S3:
         return {}
-    options: dict[str, Any] = {}
+    # Its own limits add up to minutes for each request of an endpoint that says nothing.
+    limits = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 2}}
+    options: dict[str, Any] = {"config_kwargs": limits}
     if settings.access_key:
         options["key"] = resolve(settings.access_key)
     if settings.secret_key:

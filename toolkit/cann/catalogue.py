@@ -282,7 +282,7 @@ ENTRIES = (
         "om-damaged",
         _codes("145006", "100005", "100014", "100015"),
         "the om is damaged, cut short or not an om",
-        "deploy verify re-hashes what is on the board; check the board's disk",
+        "deploy's verb verify re-hashes what is on the board; check the board's disk",
     ),
     Entry(
         "om-other-chip",
@@ -300,7 +300,7 @@ ENTRIES = (
         "om-missing",
         _codes("145002", "100003"),
         "the om, or acl.json, is not where the program looks for it, or may not be read",
-        "look at path and rights; deploy verify re-hashes what is on the board",
+        "look at path and rights; deploy's verb verify re-hashes what is on the board",
     ),
     Entry(
         "om-input-size",
@@ -438,9 +438,10 @@ ENTRIES = (
     ),
     Entry(
         "no-atc",
-        r"(?i)atc: (command )?not found|No such file or directory: '?atc",
+        r"(?i)\batc: (command )?not found|No such file or directory: '?atc",
         "atc is not on this machine's PATH",
-        "name a machine with CANN's toolkit: convert.host=…, or check board.cann.version",
+        "name a machine with CANN's toolkit: convert.host=…; if it is there, say where: board.cann.toolkits, or "
+        "board.cann.version of that machine",
     ),
     Entry(
         "non-interactive",
@@ -452,7 +453,7 @@ ENTRIES = (
         "host-key-changed",
         r"(?i)host[- ]key[- ]changed|remote host identification has changed|host key.{0,40}changed",
         "the board's host key is another one than before: re-imaged, or not the same board",
-        "compare the fingerprint on the board, then: deploy trust replace=true",
+        "compare the fingerprint on the board, then pin it anew with deploy's verb trust and replace=true",
     ),
     Entry(
         "usb-network",

@@ -107,12 +107,12 @@ def examine_host(words: Words) -> list[Finding]:
     return [*_disk(words), *_clock(words), Finding("Python", "ok", version)]
 
 
-def converter(there: bool, record: str, *, needed: bool) -> Finding:
-    """Can a machine convert? ``record``: CANN's install record, as ``VERSION_PROBE`` prints it."""
-    if not there:
+def converter(said: str, *, needed: bool) -> Finding:
+    """Can a machine convert? ``said``: what ``TOOLS_PROBE`` prints there, asked for atc."""
+    if "missing=atc" in said:
         fix = "install CANN's toolkit there; board.cann.toolkits of its profile says where its set_env.sh is looked for"
         return Finding("atc", "bad" if needed else "note", "not on this machine", fix)
-    match = re.search(r"^version=(\S+)", record, re.M)
+    match = re.search(r"^version=(\S+)", said, re.M)
     return Finding("atc", "ok", f"CANN {match.group(1)}" if match else "of a CANN that does not say its version")
 
 

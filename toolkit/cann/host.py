@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.cann import catalogue
 from toolkit.cann.versions import newer
 from toolkit.errors import ConfigError
 from toolkit.remote.address import Address, Limits
@@ -24,10 +25,12 @@ LOW_MEMORY = "export TE_PARALLEL_COMPILER=1\nexport MAX_COMPILE_CORE_NUMBER=1\n"
 """For a board that converts with 4 GB or less: with one process per core the compiler is killed there (Atlas
 200I DK A2)."""
 
-# Prints the install record of the CANN whose atc is on PATH, of all generations: ascend_toolkit_install.info
-# lies in the package or in its <arch>-linux, some folders above the program.
-VERSION_PROBE = """
-tool=$(command -v "$1") || exit 0
+# Says which of the tools are not on PATH, and prints the install record of the CANN whose atc is, of all generations:
+# ascend_toolkit_install.info lies in the package or in its <arch>-linux, some folders above the program. AMCT lies
+# elsewhere, so that atc is asked first.
+TOOLS_PROBE = """
+for name in "$@"; do command -v "$name" >/dev/null || echo "missing=$name"; done
+tool=$(command -v atc || command -v "$1") || exit 0
 folder=$(readlink -f "$tool")
 for up in 1 2 3 4 5; do
     folder=${folder%/*}
@@ -68,11 +71,15 @@ class ConvertHost:
     def version(self, emit: Emit = ignore) -> str:
         """Return the host's CANN version, "" where it cannot be told."""
         with self._session({}, "", emit) as (agent, folder):
-            return self._version(agent, folder)
+            return self._probe(agent, folder, ["atc"])[0]
 
-    def check(self, board: str, emit: Emit = ignore) -> str:
-        """Return the host's CANN version; ConfigError where it is newer than ``board``, the boards'."""
-        return self._refuse(self.version(emit), board, emit)
+    def check(self, board: str, emit: Emit = ignore, tools: Sequence[str] = ("atc",)) -> str:
+        """Return the host's CANN version.
+
+        ConfigError where it is newer than ``board``, the boards', or one of ``tools`` is not there.
+        """
+        with self._session({}, "", emit) as (agent, folder):
+            return self._fit(*self._probe(agent, folder, tools), board, emit)
 
     def run(
         self,
@@ -90,7 +97,8 @@ class ConvertHost:
         Relative paths in ``argv`` start from ``out/``. In ``variables``, which are exported, ``{work}`` is
         the folder above it. The work folder is removed whatever happens.
 
-        ``board`` is the CANN of the boards: ConfigError before anything is sent where the host's is newer.
+        ``board`` is the CANN of the boards: ConfigError before anything is sent where the host's is newer, or where
+        it has not the program of ``argv``.
         """
         into.mkdir(parents=True, exist_ok=True)
         exports = "".join(f"export {key}={_shell(value)}\n" for key, value in (variables or {}).items())
@@ -103,7 +111,7 @@ class ConvertHost:
         for warning in self.warnings:
             emit(Event("warning", warning))
         with self._session(variables or {}, exports, emit) as (agent, folder):
-            version = self._refuse(self._version(agent, folder, argv[0]), board, emit)
+            version = self._fit(*self._probe(agent, folder, argv[:1]), board, emit)
             agent.put(folder, files)
             report = agent.run(
                 list(argv),
@@ -137,17 +145,24 @@ class ConvertHost:
                 with contextlib.suppress(Exception):
                     agent.remove(folder)
 
-    def _version(self, agent: BoardAgent, folder: str, tool: str = "atc") -> str:
+    def _probe(self, agent: BoardAgent, folder: str, tools: Sequence[str]) -> tuple[str, list[str]]:
+        """CANN's version, "" where it is not written, and those of ``tools`` that are missing."""
         report = agent.run(
-            ["sh", "-c", VERSION_PROBE, "version", tool],
+            ["sh", "-c", TOOLS_PROBE, "probe", *tools],
             cwd=f"{{app}}/{folder}",
             env_file=f"{{app}}/{folder}/env.sh",
             limit=self.limits.command,
         )
         match = re.search(r"^version=(\S+)", report.stdout_tail, re.M)
-        return match.group(1) if match else ""
+        return match.group(1) if match else "", re.findall(r"^missing=(.+)$", report.stdout_tail, re.M)
 
-    def _refuse(self, version: str, board: str, emit: Emit) -> str:
+    def _fit(self, version: str, missing: Sequence[str], board: str, emit: Emit) -> str:
+        for tool in missing:
+            known = catalogue.explain(f"{tool}: not found")
+            raise ConfigError(
+                f"convert.host: there is no {tool} on {self.name}" + (f": {known.cause}" if known else ""),
+                hint=known.fix if known else "see whether CANN's toolkit is installed there, and where",
+            )
         if board and not version:
             emit(Event("warning", f"{self.name}: which CANN it has cannot be told, the boards have {board}"))
         if newer(version, board):

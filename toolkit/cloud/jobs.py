@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,12 @@ class Cloud:
     @property
     def service(self) -> Service:
         return Service(self.modelarts, self.obs, self.sleep)
+
+    def of(self, record: Record) -> Cloud:
+        """Where the job of ``record`` was started, whatever the settings say now. Keys are those of now."""
+        return replace(
+            self, obs=replace(self.obs, **record.obs), modelarts=replace(self.modelarts, **record.modelarts)
+        )
 
     def bucket(self) -> Bucket:
         return Bucket(self.obs, self.obs.bucket, self.sleep)
@@ -227,7 +233,8 @@ def _data_key(cloud: Cloud, data: Path) -> str:
 
 def _plain(settings: Any) -> dict[str, Any]:
     """What is needed to find the job again; keys are references, and those too stay out."""
-    return {k: v for k, v in asdict(settings).items() if k in ("bucket", "prefix", "region", "endpoint", "project_id")}
+    found = ("bucket", "prefix", "region", "endpoint", "ca_file", "signature", "project_id")
+    return {key: value for key, value in asdict(settings).items() if key in found}
 
 
 def _follow(cloud: Cloud, record: Record, state: State, work: Path, emit: Emit) -> None:

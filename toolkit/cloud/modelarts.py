@@ -46,12 +46,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class State:
-    """A job as ModelArts sees it. ``duration`` in s; ``exit_code`` and ``message`` of its first task."""
+    """A job as ModelArts sees it. ``exit_code`` and ``message`` of its first task."""
 
     id: str
     name: str
     phase: str
-    duration: float = 0
     exit_code: int | None = None
     message: str = ""
 
@@ -242,7 +241,6 @@ def _state(answer: Any) -> State:
         id=str(metadata.id),
         name=str(metadata.name),
         phase=str(status.phase) if status is not None else "Creating",
-        duration=float(getattr(status, "duration", 0) or 0) / 1000,
         exit_code=getattr(task, "exit_code", None),
         message=str(getattr(task, "message", "") or ""),
     )

@@ -39,17 +39,6 @@ def copy_folder(source: str, target: str) -> None:
     shutil.copytree(source, target, dirs_exist_ok=True)
 
 
-def copy_file(source: str, target: str) -> None:
-    """Copy one file; either may be in OBS."""
-    if not is_remote(source) and not Path(source).is_file():
-        raise InputError(f"{source}: there is no such file")
-    if is_remote(source) or is_remote(target):
-        _needed(source, target).file.copy(source, target)
-        return
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-
-
 def _needed(source: str, target: str) -> ModuleType:
     found = moxing()
     if found is None:

@@ -40,7 +40,6 @@ def prepare(name: str, out: str, *, root: str = "", emit: Emit | None = None) ->
     settings.root = _here(root) if root else ""
     with _Result(out) as folder:
         datasets.prepare(settings, folder, emit or _shown(), paths.home() / "cache")
-        datasets.sample_pictures(settings, folder, settings.samples)
     return out
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from toolkit import preprocess
 from toolkit.artefacts import shared, signing
+from toolkit.cann import atc
 from toolkit.cann.versions import parse_version
 from toolkit.cloud import settings as cloud
 from toolkit.config.schema import Config, RolloutSettings
@@ -27,6 +28,7 @@ def check(config: Config) -> list[str]:
         *_names(config),
         *_rollout(config.rollout),
         *preprocess.check(config.preprocess),
+        *atc.problems(config.atc),
         *_fit(config),
     ]
 

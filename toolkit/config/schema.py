@@ -24,57 +24,114 @@ class AppSettings:
 
 @dataclass
 class AtcSettings:
-    """The flags of ATC by name; ``None`` means that the flag is not given."""
+    """The flags of ATC by name: text, number, true or false, or a list of them; ``None``: the flag is not given.
 
-    mode: str | None = None
-    framework: str | None = None
-    model: str | None = None
-    weight: str | None = None
-    om: str | None = None
-    json: str | None = None
-    output: str | None = None
-    soc_version: str | None = None
-    input_shape: str | None = None
-    input_format: str | None = None
-    dynamic_batch_size: str | None = None
-    dynamic_image_size: str | None = None
-    dynamic_dims: str | None = None
-    insert_op_conf: str | None = None
-    output_type: str | None = None
-    out_nodes: str | None = None
-    input_fp16_nodes: str | None = None
-    precision_mode: str | None = None
-    precision_mode_v2: str | None = None
-    op_select_implmode: str | None = None
-    optypelist_for_implmode: str | None = None
-    op_precision_mode: str | None = None
-    auto_tune_mode: str | None = None
-    log: str | None = None
-    disable_reuse_memory: str | None = None
-    enable_small_channel: str | None = None
-    buffer_optimize: str | None = None
-    fusion_switch_file: str | None = None
-    enable_single_stream: str | None = None
-    op_debug_level: str | None = None
-    debug_dir: str | None = None
-    op_compiler_cache_mode: str | None = None
-    op_compiler_cache_dir: str | None = None
-    core_type: str | None = None
-    aicore_num: str | None = None
-    virtual_type: str | None = None
-    save_original_model: str | None = None
-    is_output_adjust_hw_layout: str | None = None
-    is_input_adjust_hw_layout: str | None = None
-    compress_weight_conf: str | None = None
-    compression_optimize_conf: str | None = None
-    host_env_os: str | None = None
-    host_env_cpu: str | None = None
-    display_model_info: str | None = None
-    check_report: str | None = None
-    op_name_map: str | None = None
-    modify_mixlist: str | None = None
-    keep_dtype: str | None = None
-    customize_dtypes: str | None = None
+    What each is for stands in ``conf/atc/default.yaml``.
+    """
+
+    # What convert decides itself: setting one of these is refused, with what to set instead.
+    model: Any = None
+    framework: Any = None
+    output: Any = None
+    mode: Any = None
+    om: Any = None
+    json: Any = None
+    singleop: Any = None
+
+    # The chip. Filled in from the board, unless set.
+    soc_version: Any = None
+    core_type: Any = None
+    aicore_num: Any = None
+    virtual_type: Any = None
+    target: Any = None
+    ddk_version: Any = None
+    device_id: Any = None
+
+    # Inputs and outputs.
+    weight: Any = None
+    input_format: Any = None
+    input_shape: Any = None
+    input_shape_range: Any = None
+    input_hint_shape: Any = None
+    dynamic_batch_size: Any = None
+    dynamic_image_size: Any = None
+    dynamic_dims: Any = None
+    insert_op_conf: Any = None
+    input_fp16_nodes: Any = None
+    out_nodes: Any = None
+    output_type: Any = None
+    is_input_adjust_hw_layout: Any = None
+    is_output_adjust_hw_layout: Any = None
+    op_name_map: Any = None
+    enable_scope_fusion_passes: Any = None
+
+    # Precision.
+    precision_mode: Any = None
+    precision_mode_v2: Any = None
+    op_precision_mode: Any = None
+    modify_mixlist: Any = None
+    keep_dtype: Any = None
+    customize_dtypes: Any = None
+    allow_hf32: Any = None
+    op_select_implmode: Any = None
+    optypelist_for_implmode: Any = None
+    is_weight_clip: Any = None
+    deterministic: Any = None
+    deterministic_level: Any = None
+
+    # Smaller networks (int8: quantise=amct).
+    compression_optimize_conf: Any = None
+    cal_conf: Any = None
+    compress_weight_conf: Any = None
+    enable_compress_weight: Any = None
+    enable_attr_compression: Any = None
+    sparsity: Any = None
+    quant_dumpable: Any = None
+    external_weight: Any = None
+
+    # Speed and memory.
+    buffer_optimize: Any = None
+    fusion_switch_file: Any = None
+    optimization_switch: Any = None
+    oo_level: Any = None
+    disable_reuse_memory: Any = None
+    enable_single_stream: Any = None
+    enable_small_channel: Any = None
+    ac_parallel_enable: Any = None
+    tiling_schedule_optimize: Any = None
+    atomic_clean_policy: Any = None
+    jit_compile: Any = None
+    shape_generalized_build_mode: Any = None
+    static_model_ops_lower_limit: Any = None
+    raw_ge_options: Any = None
+    raw_ge_options_ignore_unsupported: Any = None
+
+    # Tuning (tune=aoe).
+    auto_tune_mode: Any = None
+    mdl_bank_path: Any = None
+    op_bank_path: Any = None
+
+    # Several chips.
+    cluster_config: Any = None
+    hccl_sub_comm_config: Any = None
+
+    # The machine that the om runs on, where it holds code for its CPU.
+    host_env_os: Any = None
+    host_env_cpu: Any = None
+    build_config: Any = None
+
+    # Looking for a cause.
+    log: Any = None
+    display_model_info: Any = None
+    check_report: Any = None
+    save_original_model: Any = None
+    dump_mode: Any = None
+    status_check: Any = None
+    op_debug_level: Any = None
+    op_debug_config: Any = None
+    debug_dir: Any = None
+    op_compiler_cache_mode: Any = None
+    op_compiler_cache_dir: Any = None
 
 
 @dataclass
@@ -177,7 +234,7 @@ class GateSettings:
     min_cosine: float | None = None  # -1..1: of logits and reference, the worst picture
     min_accuracy: float | None = None  # 0..1: of labelled pictures
     max_accuracy_drop: float | None = None  # 0..1: below the release that is replaced
-    max_p99_ms: float | None = None  # ms: execution of a picture
+    max_p99_ms: float | None = None  # ms: execution of a picture; of fewer than 100 pictures: the slowest one
     max_p99_growth: float | None = None  # 0.2 = a fifth more than the release that is replaced
     max_memory_mb: float | None = None  # MB: the board program's largest memory
     max_memory_growth: float | None = None  # 0.2 = a fifth more than the release that is replaced

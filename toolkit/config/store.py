@@ -7,7 +7,9 @@ config is merged once more into the schema here: unknown keys, wrong types and m
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -48,6 +50,9 @@ def nearest(key: str) -> str:
     """The key of the schema that looks most like ``key``, or "" where none does."""
     known = list(schema_keys())
     leaf_of = {name: name.rsplit(".", 1)[-1] for name in known}
+    longer = [name for name in known if name.startswith(key) and "." in key]
+    if longer:
+        return min(longer, key=len)
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if close:
         return close[0]
@@ -83,9 +88,9 @@ def load(composed: DictConfig | Mapping[str, Any]) -> Config:
     tree = cast("dict[str, Any]", data)
     _rename(tree)
     problems: list[str] = []
-    _merge_checked(tree, problems)
+    merged = _merge_checked(tree, problems)
     if not problems:
-        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), tree)))
+        config = cast(Config, OmegaConf.to_object(merged))
         problems = check(config)
         if not problems:
             return config
@@ -126,9 +131,15 @@ def _rename(tree: dict[str, Any]) -> None:
             node[name.split(".")[1]] = node.pop(leaf)
 
 
-def _merge_checked(tree: dict[str, Any], problems: list[str]) -> None:
+@functools.cache
+def _schema() -> DictConfig:
+    """To copy from: making one takes five times as long, and a fleet needs many."""
+    return cast(DictConfig, OmegaConf.structured(Config))
+
+
+def _merge_checked(tree: dict[str, Any], problems: list[str]) -> DictConfig:
     """Merge leaf by leaf into a fresh schema, so that all wrong keys and types are found, not just the first."""
-    schema = cast(DictConfig, OmegaConf.structured(Config))
+    schema = copy.deepcopy(_schema())
     if tree.get("board") is not None:
         schema.board = OmegaConf.structured(BoardSettings)
     for key, value in _leaves(tree):
@@ -139,6 +150,7 @@ def _merge_checked(tree: dict[str, Any], problems: list[str]) -> None:
             problems.append(unknown_key(shown))
         except OmegaConfBaseException as error:
             problems.append(f"{shown}: {_first_line(error)}")
+    return schema
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -425,7 +425,7 @@ class DaskEngine:
             "failed",
             cause="worker",
             message=f"{job.board}: no worker carried it out: {why}",
-            hint="look at the workers' logs; what the board runs, deploy status tells",
+            hint=f"look at the workers' logs; what the board runs: {job.address.command('status')}",
             release=job.release.id,
             switched=True,  # perhaps; putting back asks the board
         )

@@ -21,7 +21,7 @@ from toolkit.artefacts.earlier import EarlierFiles
 from toolkit.artefacts.hashing import digest_data
 from toolkit.artefacts.manifest import Release, blobs_of
 from toolkit.config.schema import VerifySettings
-from toolkit.errors import BoardRefused, DeployError, GateError, PlanError, RemoteError, Unreachable
+from toolkit.errors import BoardRefused, DeployError, GateError, LineLost, PlanError, RemoteError, Unreachable
 from toolkit.fleet import plan as planning
 from toolkit.fleet.outcome import Outcome
 from toolkit.fleet.plan import BoardFacts, BoardPlan, BoardWish, Permits
@@ -68,6 +68,7 @@ class BoardJob:
     store: Path = Path(".deploy")  # where older files may lie, to send differences from
     deltas: str = "auto"  # ssh.deltas
     keep_releases: int = 3
+    heat: str = ""  # the setting that limits the chip's temperature: the board's own gate, or its wave's
     back: str = ""  # what to type to put this board back
 
     @cached_property
@@ -237,7 +238,7 @@ def _check(job: BoardJob, decided: BoardPlan) -> None:
     if job.planned is not None:
         changed = planning.board_differs(_without_lines(job.planned), _without_lines(decided))
         if changed is not None:
-            raise PlanError(f"{job.board}: {changed}", hint="make the plan again: deploy plan out=FILE")
+            raise PlanError(f"{job.board}: {changed}", hint="look at it and make the plan again")
 
 
 def _without_lines(plan: BoardPlan) -> BoardPlan:
@@ -288,6 +289,19 @@ class Line(Protocol):
     def close(self) -> None: ...
 
 
+class _Held:
+    """The line of one job, from before it is open: a job that is cut while it connects does not begin."""
+
+    def __init__(self) -> None:
+        self.agent: BoardAgent | None = None
+        self.cut = False
+
+    def close(self) -> None:
+        self.cut = True
+        if self.agent is not None:
+            self.agent.close()
+
+
 _running: set[Line] = set()
 _running_lock = threading.Lock()
 
@@ -329,17 +343,23 @@ def attend(
     outcome = Outcome(board=job.board, status="ok", release=job.release.id, stage=stage)
     begun = time.monotonic()
     agent: BoardAgent | None = None
+    held = _Held()
     emit(Event("start", str(job.address), stage=stage, board=job.board))
     try:
-        agent = connect(job.address, job.limits, emit)
-        with _running_lock:
-            _running.add(agent)
-        walk(agent, outcome)
+        with cut_with_all_lines(held):
+            agent = held.agent = connect(job.address, job.limits, emit)
+            if held.cut:
+                raise LineLost(f"{job.board}: interrupted", cause="closed", host=job.board)
+            walk(agent, outcome)
         if outcome.status in ("ok", "unchanged", "reverted"):
             outcome.stage = ""
     except DeployError as error:
         outcome.status = "unreachable" if isinstance(error, Unreachable) else "failed"
         outcome.cause, outcome.message, outcome.hint = _cause(error), str(error), error.hint
+        if held.cut and isinstance(error, LineLost | Unreachable):
+            # The person cut it, not the board.
+            outcome.status, outcome.cause, outcome.hint = "failed", "interrupted", ""
+            outcome.message = _interrupted(job, outcome)
     except OSError as error:
         # What goes wrong on a line or a board has a name of its own by now: this is a disk of ours.
         where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
@@ -358,13 +378,18 @@ def attend(
         if agent is not None:
             outcome.sent, outcome.received = agent.line.sent, agent.line.received
             outcome.requests, outcome.connections = agent.requests, agent.line.connections
-            with _running_lock:
-                _running.discard(agent)
             agent.close()
         outcome.seconds = round(time.monotonic() - begun, 3)
     if shown:
         emit(Event("outcome", outcome.message, stage=outcome.stage, board=job.board, data=outcome.as_json()))
     return outcome
+
+
+def _interrupted(job: BoardJob, outcome: Outcome) -> str:
+    where = f"{job.board}: interrupted in {outcome.stage}"
+    if not outcome.switched:
+        return f"{where}: it runs what it ran before"
+    return f"{where}: unless that was confirmed, it goes back by itself {job.confirm_within:g} s after the switch"
 
 
 def _cause(error: DeployError) -> str:

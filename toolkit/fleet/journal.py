@@ -5,6 +5,8 @@ The journal is append-only JSON lines; a line is on the disk before what it anno
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -19,6 +21,12 @@ from toolkit.errors import InputError
 from toolkit.fleet.receipts import Receipts
 from toolkit.ui.events import Event
 
+LOOKING = ("verify", "logs", "bench", "infer", "doctor", "status")
+"""Verbs whose runs change no board."""
+
+RECENT = 20
+"""How many of the newest runs are looked through for one that was cut short."""
+
 DURABLE = ("outcome", "done", "fail", "summary", "warning")
 
 
@@ -32,6 +40,9 @@ class RunFolder:
         (self.path / "config.yaml").write_text(config_text, encoding="utf-8")
         self._lock = threading.Lock()
         self._file = (self.path / "journal.jsonl").open("a", encoding="utf-8")
+        # It goes with this process, however that ends: see cut_short.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.show(Event("start", verb, data={"run": self.id, "pid": os.getpid()}))
 
     def show(self, event: Event) -> None:
@@ -88,6 +99,11 @@ class BoardStory:
     outcome: Mapping[str, Any] | None = None
 
     @property
+    def touched(self) -> bool:
+        """Did the run turn to it?"""
+        return self.state != "not-begun"
+
+    @property
     def text(self) -> str:
         """One line for people."""
         new, old = self.release[:12] or "the release", self.previous[:12] or "nothing"
@@ -115,13 +131,73 @@ class Story:
     verb: str = ""
     pid: int = 0
     exit_code: int | None = None
+    over: bool = False
     error: str = ""
     waves: Sequence[Sequence[str]] = ()
     boards: dict[str, BoardStory] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
-        return self.exit_code is not None or bool(self.error)
+        return self.over or bool(self.error)
+
+
+def cut_short(runs: Path) -> Story | None:
+    """The newest run that was killed while it changed boards, with those boards that no later run turned to.
+
+    None where there is none among the newest runs, or where later runs have seen to all of its boards. The verbs that
+    only look are left out, and so is a run that still goes on."""
+    later: list[Path] = []
+    folders = sorted((path for path in runs.iterdir() if path.is_dir()), reverse=True) if runs.is_dir() else []
+    begun = [(*_begin(folder / "journal.jsonl"), folder / "journal.jsonl") for folder in folders[:RECENT]]
+    for _, verb, file in sorted(begun, reverse=True):
+        if verb in (*LOOKING, ""):
+            continue
+        if _has_end(file) or _goes_on(file):
+            later.append(file)
+            continue
+        try:
+            story = read_journal(file)
+            seen = {name for path in later for name, board in read_journal(path).boards.items() if board.touched}
+        except InputError:
+            continue
+        story.boards = {name: board for name, board in story.boards.items() if name not in seen}
+        if any(board.touched for board in story.boards.values()):
+            return story
+        later.append(file)
+    return None
+
+
+def _begin(file: Path) -> tuple[float, str]:
+    """When a run began, and its verb; "" where the journal does not say it."""
+    try:
+        with file.open(encoding="utf-8") as stream:
+            first = json.loads(stream.readline())
+        return float(first["time"]), str(first["text"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0, ""
+
+
+def _has_end(file: Path) -> bool:
+    """Did the run come to its end, good or bad? That is among the last lines."""
+    with file.open("rb") as stream:
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - 65536))
+        lines = stream.read().split(b"\n")
+    for line in lines:
+        with contextlib.suppress(ValueError, AttributeError):
+            entry = json.loads(line)
+            if not entry.get("board") and not entry.get("stage") and entry.get("kind") in ("summary", "fail"):
+                return True
+    return False
+
+
+def _goes_on(file: Path) -> bool:
+    """Is there a process that writes it?"""
+    with file.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def read_journal(path: Path) -> Story:
@@ -163,7 +239,7 @@ def _tell(story: Story, entry: Mapping[str, Any]) -> None:
                 for each in wave:
                     story.boards.setdefault(each, BoardStory(each))
         elif kind == "summary":
-            story.exit_code = data["exit_code"]
+            story.over, story.exit_code = True, data.get("exit_code")
         elif kind == "fail" and not stage:
             story.error = entry.get("text", "")
         return

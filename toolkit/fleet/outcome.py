@@ -18,11 +18,11 @@ class Outcome:
 
     ``cause`` is a stable short word, ``message`` a line for people, ``hint`` what to do. ``sent`` and
     ``received`` are payload bytes on the line, ``requests`` and ``connections`` are counted, ``seconds``
-    measured on this machine. ``figures``: accuracy (0..1, of labelled pictures), agreement (0..1), difference
-    (largest, relative to the largest reference logit), cosine (smallest), p50_ms and p99_ms (execute),
-    memory_mb, temperature (°C), pictures (count), failed (unreadable pictures). ``before``: figures of the
-    release that is replaced. ``switched``: the board was asked to switch to ``release`` from ``previous``,
-    whatever came of it."""
+    measured on this machine. ``figures``: accuracy (0..1, of labelled pictures), agreement (0..1),
+    difference (largest, relative to the largest reference logit), cosine (smallest), p50_ms and p99_ms
+    (execute) of timed pictures, answers (pictures that the board ran), memory_mb, temperature (°C),
+    pictures (count), failed (unreadable pictures). ``before``: figures of the release that is replaced.
+    ``switched``: the board was asked to switch to ``release`` from ``previous``, whatever came of it."""
 
     board: str
     status: Status

@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import Any
 
 from toolkit.artefacts.hashing import digest_data
-from toolkit.errors import PlanError
+from toolkit.errors import InputError, PlanError
 
 FORMAT = 1
 
@@ -52,6 +52,7 @@ class BoardFacts:
 
     unreachable: str = ""
     message: str = ""
+    hint: str = ""
     current: str = ""
     missing: Mapping[str, int] = field(default_factory=dict)
     broken: tuple[str, ...] = ()
@@ -196,7 +197,7 @@ def decide(
     allowed = permits or Permits()
     plan = BoardPlan(board, target, where, release=wish.release, replaces=facts.current)
     if facts.unreachable:
-        return replace(plan, cause=facts.unreachable, reason=facts.message or facts.unreachable)
+        return replace(plan, cause=facts.unreachable, reason=facts.message or facts.unreachable, hint=facts.hint)
     reasons = []
     steps = []
     settled = bool(wish.release) and facts.current == wish.release and not facts.pending
@@ -388,11 +389,13 @@ def to_text(plan: Plan, overrides: Sequence[str]) -> str:
 
 
 def from_text(text: str, name: str) -> tuple[Plan, list[str]]:
-    """Read such a file: the plan and the overrides. Raises PlanError where it is damaged or was edited."""
+    """Read such a file: the plan and the overrides.
+
+    :raises InputError: it is no plan, was cut off, or is another version's. PlanError: it was edited."""
     try:
         content = json.loads(text)
         if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']}")
+            raise ValueError(f"it is of format {content['format']}, this version reads format {FORMAT}")
         plan = Plan(
             content["settings"],
             tuple(BuildStep(**_tuples(item)) for item in content["steps"]),
@@ -400,12 +403,15 @@ def from_text(text: str, name: str) -> tuple[Plan, list[str]]:
             tuple(tuple(wave) for wave in content["waves"]),
         )
         overrides = [str(item) for item in content["overrides"]]
-        digest = content["digest"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise PlanError(f"{name}: not a plan: {error}", hint="deploy plan out=FILE writes one") from error
-    if plan.digest != digest:
+        digest, found = content["digest"], plan.digest
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else error
+        hint = "deploy plan … out=FILE writes one"
+        raise InputError(f"plan={name}: not a plan of this version: {what}", hint=hint) from error
+    if found != digest:
         raise PlanError(
-            f"{name}: it was edited: its digest is {plan.digest[:12]}, it says {str(digest)[:12]}"
+            f"plan={name}: it was edited: its digest is {found[:12]}, it says {str(digest)[:12]}",
+            hint=f"look at it and make it again: deploy plan … out={name}",
         )
     return plan, overrides
 

@@ -15,8 +15,9 @@ NAMES = 6
 def text_of(plan: Plan) -> str:
     """The whole plan."""
     steps = unique_steps(plan.steps)
-    lines = [_step_line(step) for step in steps]
-    running = sum(step.runs for step in steps)
+    several = {step.stage for step, _ in steps if sum(other.stage == step.stage for other, _ in steps) > 1}
+    lines = [_step_line(step, names if step.stage in several else ()) for step, names in steps]
+    running = sum(step.runs for step, _ in steps)
     lines.append(f"{running} of {len(steps)} stages would run" if running else "nothing to build")
     for group in groups(plan.boards):
         lines += _group_lines(group)
@@ -36,9 +37,17 @@ def text_of(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def unique_steps(steps: Iterable[BuildStep]) -> list[BuildStep]:
-    """Each stage once for all targets that share it."""
-    return list({(step.stage, step.fixes): step for step in reversed(list(steps))}.values())[::-1]
+def unique_steps(steps: Iterable[BuildStep]) -> list[tuple[BuildStep, tuple[str, ...]]]:
+    """Each stage once for all targets that share it, with their names; in the order of the pipeline, then by name."""
+    places: dict[str, int] = {}  # of the stages: a target may have one that others do without
+    counts: dict[str, int] = {}
+    shared: dict[tuple[str, str], list[BuildStep]] = {}
+    for step in sorted(steps, key=lambda step: step.target):
+        counts[step.target] = counts.get(step.target, 0) + 1
+        places[step.stage] = max(places.get(step.stage, 0), counts[step.target])
+        shared.setdefault((step.stage, step.fixes), []).append(step)
+    alike = [(group[0], tuple(step.target for step in group)) for group in shared.values()]
+    return sorted(alike, key=lambda item: (places[item[0].stage], item[1]))
 
 
 def groups(boards: Iterable[BoardPlan]) -> list[list[BoardPlan]]:
@@ -59,17 +68,18 @@ def named(names: Sequence[str]) -> str:
     return f"{', '.join(ordered[: NAMES - 2])}, … {ordered[-1]}"
 
 
-def _step_line(step: BuildStep) -> str:
+def _step_line(step: BuildStep, targets: Sequence[str]) -> str:
+    for_whom = f" ({named(targets)})" if targets else ""
     if step.runs:
-        return f"+ {step.stage:<9} would run: {'; '.join(step.reasons)}"
-    return f"· {step.stage:<9} unchanged, {step.artefact[:12]}"
+        return f"+ {step.stage:<9} would run{for_whom}: {'; '.join(step.reasons)}"
+    return f"· {step.stage:<9} unchanged{for_whom}, {step.artefact[:12]}"
 
 
 def _group_lines(group: Sequence[BoardPlan]) -> Iterable[str]:
     board, names = group[0], named([item.board for item in group])
     who = f"{len(group)} board{'s' if len(group) > 1 else ''}: {names}"
     if board.cause:
-        yield f"✗ {who}: {board.cause}: {board.reason}"
+        yield f"✗ {who}: {board.cause}: {board.reason.removeprefix(f'{board.board}: ')}"
         if board.hint:
             yield f"    what to do: {board.hint}"
         return

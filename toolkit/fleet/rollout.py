@@ -181,14 +181,20 @@ def roll_out(
     emit: Emit,
     stop: threading.Event,
     until_done: bool = False,
+    planned: Sequence[Sequence[str]] | None = None,
 ) -> tuple[list[Outcome], Trip | None]:
     """Deploy to all ``jobs``; return exactly one outcome for each, in their order, and why it ended early, if
     it did.
 
     ``stop`` (Ctrl-C): running boards finish, nothing new begins, what was done stays. ``until_done``: boards
-    that don't answer count for no budget and are tried again and again."""
+    that don't answer count for no budget and are tried again and again. ``planned``: the waves, where a plan is
+    carried out; labels may have changed since it was made."""
     by_name = {job.board: job for job in jobs}
-    order = waves({job.board: job.labels for job in jobs}, settings)
+    if planned is None:
+        planned = waves({job.board: job.labels for job in jobs}, settings)
+    order = [names for wave in planned if (names := [name for name in wave if name in by_name])]
+    if sorted(name for wave in order for name in wave) != sorted(by_name):
+        raise ValueError("the waves are not the boards")
     if jobs:
         first = f"{len(jobs)} boards in {len(order)} waves" if len(order) > 1 else ""
         emit(Event("start", first, stage="rollout", data={"waves": order, "release": jobs[0].release.id}))

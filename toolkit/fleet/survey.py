@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from toolkit.artefacts.manifest import Release
-from toolkit.errors import RemoteError
+from toolkit.errors import DeployError, RemoteError
 from toolkit.fleet.job import facts_of
 from toolkit.fleet.plan import BoardFacts
 from toolkit.remote.address import Address, Limits
@@ -62,8 +62,10 @@ def look(probe: Probe, emit: Emit) -> BoardFacts:
             found = agent.inspect(probe.root, probe.app, wish)
             block = _block(agent, found, probe) if found.environment == "differs" else ()
             return facts_of(found, block)
-    except RemoteError as error:
-        return BoardFacts(unreachable=error.cause, message=str(error))
+    except DeployError as error:
+        # Also one whose secret is not set here: the others are planned for all the same.
+        cause = error.cause if isinstance(error, RemoteError) else "input"
+        return BoardFacts(unreachable=cause, message=str(error), hint=error.hint)
 
 
 def _block(agent: BoardAgent, found: Inspection, probe: Probe) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from toolkit.errors import ConfigError
 from toolkit.learn.catalogue import NETWORKS, check_format
-from toolkit.learn.settings import DataSettings, ExportSettings, ModelSettings, TrainSettings, Where
+from toolkit.learn.settings import DataKind, DataSettings, ExportSettings, ModelSettings, TrainSettings, Where
 
 
 def check(
@@ -58,8 +58,11 @@ def _ranges(
     for key, value in positive.items():
         if not value > 0:
             yield f"{key}: {value:g} is not a positive number"
-    if not 0 < data.test_fraction < 1:
-        yield f"data.test_fraction: {data.test_fraction:g} is not between 0 and 1"
+    if data.kind is DataKind.cifar10:
+        if data.test_fraction is not None:
+            yield "data.test_fraction: CIFAR-10 brings its own split, leave it null"
+    elif data.test_fraction is None or not 0 < data.test_fraction < 1:
+        yield f"data.test_fraction: {data.test_fraction} is not between 0 and 1"
     if not 0 <= train.momentum < 1:
         yield f"train.momentum: {train.momentum:g} is not in 0 … 1 (1 left out)"
     if model.classes > 256:

@@ -36,7 +36,6 @@ FOLDER = "cifar-10-batches-bin"
 CIFAR10_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-PICTURES = "pictures"
 LABELS = "labels.csv"
 
 
@@ -68,6 +67,7 @@ def prepare(settings: DataSettings, out: Path, emit: Emit, cache: Path) -> Prepa
     if settings.root:
         _copy(_find_root(settings), out)
     elif settings.kind is DataKind.digits:
+        assert settings.test_fraction is not None  # checks.py
         digits.write(out, settings.test_fraction, settings.seed)
     else:
         _copy(_cifar10_folder(settings, emit, cache), out)
@@ -75,33 +75,33 @@ def prepare(settings: DataSettings, out: Path, emit: Emit, cache: Path) -> Prepa
     return Prepared(train, test, tuple(read_classes(out)))
 
 
-def sample_pictures(settings: DataSettings, out: Path, count: int) -> list[Path]:
-    """Write ``count`` held-out pictures of the dataset in ``out`` to ``out/pictures`` and return their paths.
+def sample_pictures(settings: DataSettings, dataset: Path, out: Path, count: int) -> list[Path]:
+    """Write ``count`` held-out pictures of ``dataset`` into ``out``, anew, and return their paths.
 
     PNG files of 32×32, named after class and record (``cat_00012.png``), and ``labels.csv`` with the columns
     ``picture,label`` (label: the class's number). Every class as often as the others, give or take one, drawn
     with ``data.seed``. Fewer where fewer are held out.
     """
-    images, labels = read_records(out / TEST)
-    names = read_classes(out)
+    images, labels = read_records(dataset / TEST)
+    names = read_classes(dataset)
     random = np.random.default_rng(settings.seed)
     queues = [list(random.permutation(np.flatnonzero(labels == label))) for label in range(len(names))]
     chosen: list[int] = []
     while len(chosen) < count and any(queues):
         chosen.extend(int(queue.pop(0)) for queue in queues if queue)
-    folder = out / PICTURES
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
     rows = []
     for record in sorted(chosen[:count], key=lambda record: (int(labels[record]), record)):
         word = re.sub(r"[^A-Za-z0-9]+", "-", names[int(labels[record])]).strip("-") or "class"
-        path = folder / f"{word}_{record:05d}.png"
+        path = out / f"{word}_{record:05d}.png"
         Image.fromarray(images[record]).save(path)
         rows.append((path.name, int(labels[record])))
-    with (folder / LABELS).open("w", encoding="utf-8", newline="") as file:
+    with (out / LABELS).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("picture", "label"))
         writer.writerows(rows)
-    return [folder / name for name, _ in rows]
+    return [out / name for name, _ in rows]
 
 
 def _find_root(settings: DataSettings) -> Path:

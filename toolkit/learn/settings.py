@@ -57,7 +57,7 @@ class Split(str, Enum):
     train = "train"
     """the training pictures; the held-out ones are for evaluation alone"""
     all = "all"
-    """held-out pictures too (what ModelZoo's published step count 1875 tells); accuracies then say nothing"""
+    """the test pictures, too, as the tutorial did (its 1875 steps an epoch tell); accuracies then say nothing"""
 
 
 class Where(str, Enum):
@@ -96,11 +96,11 @@ class DataSettings:
     root: str = ""
     """folder of the extracted dataset (cifar-10-batches-bin, or its parent); empty: prepare or download it"""
     seed: int = 0
-    """seed of the split and of the choice of samples"""
-    test_fraction: float = 0.2
-    """share of the pictures held out, 0..1; digits only, CIFAR-10 brings its own split"""
+    """seed of the split of the digits, and of the choice of samples"""
+    test_fraction: float | None = 0.2
+    """share of the pictures held out, 0..1; of the digits that come along: other data bring their own split"""
     samples: int = 20
-    """held-out pictures that are kept as PNG files"""
+    """held-out pictures that go into the release, where infer.pictures names none"""
     url: str = ""
     """where the archive is downloaded from, http or https"""
     archive: str = ""

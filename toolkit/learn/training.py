@@ -143,7 +143,7 @@ class Training:
                 hint="take a smaller train.batch_size",
             )
         if settings.split is Split.all and self.chief:
-            self._warn("train.split=all: trained with the held-out pictures, so accuracies say nothing")
+            self._warn("train.split=all trains with the test pictures, too: accuracies say nothing about new ones")
         self.rates = recipe.learning_rates(settings, per_epoch)
         self._build_step()
         self.recipe = recipe.digest(self.model, self.spec, settings, _digest(images, labels))

@@ -28,6 +28,7 @@ from toolkit.learn.settings import (
     Device,
     ExportSettings,
     ModelSettings,
+    Split,
     TrainSettings,
     Where,
     to_json,
@@ -80,7 +81,9 @@ def finished(
         said = "seeded initial weights, untrained" if not settings.epochs else f"loss {report['loss']:.4f}"
     else:
         epochs = report["stopped_after"] or settings.epochs
-        said = f"{report['accuracy']:.2%} of the held-out {data.name} right, {epochs} epochs"
+        held_out = settings.split is Split.train
+        which = f"held-out {data.name}" if held_out else f"{data.name} test pictures, trained with,"
+        said = f"{report['accuracy']:.2%} of the {which} right, {epochs} epoch{'s' if epochs != 1 else ''}"
     if report["stopped_after"]:
         said += f" of {settings.epochs}, no better since epoch {report['best_epoch']}"
     if report["resumed_from"]:

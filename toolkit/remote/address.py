@@ -20,7 +20,7 @@ class Address:
     ssh_config's.
     ``client``: ``fabric``, ``openssh`` (the system's ``ssh``), or ``local`` (this machine, no SSH).
     ``interpreters``: candidates for running the agent on the board, in order.
-    ``trust``: the command that pins the board's host key, for hints; "" = by the board's name.
+    ``words``: what selects it on the command line, as a shell takes it; "" = nobody knows.
     """
 
     name: str
@@ -35,12 +35,11 @@ class Address:
     jump: str = ""
     client: str = "fabric"
     interpreters: tuple[str, ...] = ("python3",)
-    trust: str = ""
+    words: str = ""
 
-    @property
-    def trust_command(self) -> str:
-        """What to type to have the board's host keys shown and pinned."""
-        return self.trust or f"deploy trust hosts={self.name}"
+    def command(self, verb: str, *more: str) -> str:
+        """What to type for ``verb`` with this board, for hints."""
+        return " ".join(["deploy", verb, self.words or f"hosts={self.name}", *more])
 
     def __str__(self) -> str:
         """``name (user@host:port)``, for messages."""

@@ -218,7 +218,7 @@ class HostKeyCheck:
         self._pin = parse_pin(pinned, self.name) if pinned else None
         self._pinned_text = pinned
         self._files = address.known_hosts
-        self._add, self._replace = address.trust_command, f"{address.trust_command} replace=true"
+        self._add, self._replace = address.command("trust"), address.command("trust", "replace=true")
         if self.name != address.name:
             # A jump host. deploy trust reads boards' keys through it, and so needs it trusted already.
             file = address.known_hosts[0] if address.known_hosts else "known_hosts"

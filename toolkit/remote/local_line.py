@@ -86,14 +86,18 @@ class LocalLine:
                 return
 
     def _read_stderr(self) -> None:
-        data = os.read(self._err, 65536)
+        try:
+            data = os.read(self._err, 65536)
+        except OSError as problem:  # closed by another thread, as Ctrl-C does
+            raise self._lost("closed", "the line was closed") from problem
         self._tail.feed(data)
         self._err_open = bool(data)
 
     def _drain(self) -> None:
         """After the end: what stderr still holds."""
-        while self._err_open and select.select([self._err], [], [], 0.2)[0]:
-            self._read_stderr()
+        with contextlib.suppress(LineLost, OSError, ValueError):
+            while self._err_open and select.select([self._err], [], [], 0.2)[0]:
+                self._read_stderr()
 
     def _lost(self, cause: str, why: str) -> LineLost:
         return LineLost(f"{self._name}: {why}", cause=cause, host=self._name, detail=str(self._tail))

@@ -337,9 +337,9 @@ class OpensshLine:
         if cause == "host-key-unknown" and re.search(r"host key for .* has changed", debug):
             cause = "host-key-changed"
         if cause == "host-key-changed":
-            hint = f"compare the fingerprint, then: {self._address.trust_command} replace=true"
+            hint = f"compare the fingerprint, then: {self._address.command('trust', 'replace=true')}"
         elif cause == "host-key-unknown":
-            hint = f"compare the fingerprint with the board's, then: {self._address.trust_command}"
+            hint = f"compare the fingerprint with the board's, then: {self._address.command('trust')}"
         return Unreachable(
             f"{name}: {where}: {last.strip('@ ')}", cause=cause, host=name, hint=hint, detail=said[-2000:]
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import InputError
+from toolkit.fleet.journal import read_journal
 
 PHASES = ("decode", "preprocess", "execute", "postprocess", "annotate")
 """Of a picture on the board, in their order (toolkit/onboard/infer.py)."""
@@ -123,6 +124,10 @@ def gather(folder: Path) -> Run:
             warnings.append((f"{board}: " if board else "") + str(event.get("text", "")))
         elif kind == "fail" and not event.get("stage") and not board:
             failure = str(event.get("text", ""))
+    if exit_code is None and not failure:
+        for name, text in _untold(journal).items():
+            if not outcomes.get(name):
+                outcomes[name] = {"message": text}
     config = _text(folder / "config.yaml")
     return Run(
         id=folder.name,
@@ -138,6 +143,14 @@ def gather(folder: Path) -> Run:
         failure=failure,
         receipts={path.stem: _text(path) for path in sorted((folder / "receipts").glob("*.json"))},
     )
+
+
+def _untold(journal: Path) -> dict[str, str]:
+    """What a journal without an end says of its boards."""
+    try:
+        return {name: board.text for name, board in read_journal(journal).boards.items()}
+    except InputError:
+        return {}
 
 
 def _events(journal: Path) -> Iterator[Mapping[str, Any]]:

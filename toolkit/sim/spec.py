@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,13 @@ DEVICE_FAULTS = {
     "health": "health that npu-smi shows: OK, Warning, Alarm or Critical",
     "no_permission": "the device nodes cannot be opened",
 }
+
+_HEALTH = ("OK", "Warning", "Alarm", "Critical")
+
+# What each fault takes: a word for messages, and the check. None means: not set.
+_SWITCHES = ("refuse_connections", "no_banner", "no_authentication", "no_channel", "wrong_host_key", "no_permission")
+_NUMBERS = ("latency_ms", "bytes_per_second", "slow_ms")
+_WHOLE = ("drop_after_bytes", "stall_after_bytes", "execute_error", "lose_device_after")
 
 # A name becomes a folder's name; the root keeps what all boards share in .shared.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
@@ -148,11 +156,31 @@ class Address:
 
 
 def check_faults(name: str, faults: Mapping[str, Any]) -> None:
-    """Raise SimulationError when ``faults`` of the board ``name`` has a key that nothing would carry out."""
-    for key in faults:
+    """Raise SimulationError when ``faults`` of the board ``name`` says something that nothing would carry out."""
+    for key, value in faults.items():
         if key not in LINE_FAULTS and key not in DEVICE_FAULTS:
             known = ", ".join(sorted({**LINE_FAULTS, **DEVICE_FAULTS}))
             raise SimulationError(f"board {name}: there is no fault {key!r}; there are: {known}")
+        wanted = None if value is None else _wrong(key, value)
+        if wanted:
+            raise SimulationError(f"board {name}: fault {key}: {value!r} is not {wanted}")
+
+
+def _wrong(key: str, value: Any) -> str:
+    """What the fault ``key`` takes, when it is not ``value``; else nothing."""
+    if key in _SWITCHES:
+        return "" if isinstance(value, bool) else "true or false"
+    if key == "health":
+        return "" if value in _HEALTH else "one of " + ", ".join(_HEALTH)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if key in _NUMBERS:
+        return "" if number and value >= 0 else "a number from 0 on"
+    whole = number and value == int(value)
+    if key in _WHOLE:
+        return "" if whole and value >= 0 else "a whole number from 0 on"
+    if key == "temperature":
+        return "" if whole else "a whole number"
+    return "" if whole and value >= 1 else "a whole number from 1 on"  # memory_mb, execute_error_every
 
 
 def check_boards(boards: Sequence[SimBoard]) -> None:

@@ -5,13 +5,12 @@ keep their values, and binding them to a model answers that it has no dynamic AI
 model without.
 """
 
-import json
-
 from . import _errors as errors
 from ._args import Registry
 from ._mdl_load import code_of, loaded
 from ._mdl_run import Dataset
 from ._state import Handle, State, find
+from ._top import read_dump
 
 api = Registry("acl.mdl", "!")
 short = Registry("acl.mdl")
@@ -166,18 +165,7 @@ def set_dump(path=""):
     """Read a dump configuration."""
     if not _Dump.on:
         return errors.inner(errors.UNINITIALIZE, "acl.mdl.init_dump was not called.")
-    try:
-        with open(path, encoding="utf-8") as stream:
-            json.load(stream)
-    except OSError as error:
-        return errors.fail(
-            errors.INVALID_FILE, "EH0003", "Path {} is invalid. Reason: {}.".format(path, error.strerror)
-        )
-    except ValueError:
-        return errors.fail(
-            errors.PARSE_FILE, "EH0004", "File {} is invalid. Reason: it is not JSON.".format(path)
-        )
-    return 0
+    return read_dump(path)
 
 
 @api("finalize_dump")

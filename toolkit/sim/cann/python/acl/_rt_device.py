@@ -76,6 +76,8 @@ def _permitted():
 @api("set_device", "i")
 def set_device(number):
     """Bind this thread to a device; makes the device's default context."""
+    if State.stub:
+        return errors.COMPILING_STUB_MODE
     if State.lost:
         return lost()
     device = device_of(number)
@@ -96,6 +98,8 @@ def set_device(number):
 
 
 def _reset(number, force):
+    if State.stub:
+        return errors.COMPILING_STUB_MODE
     device = device_of(number)
     if device is None:
         return errors.RT_INVALID_DEVICEID
@@ -162,13 +166,13 @@ def get_device():
 @api("get_device_count")
 def get_device_count():
     """(count, ret)."""
-    return len(DEVICES), 0
+    return (0, errors.COMPILING_STUB_MODE) if State.stub else (len(DEVICES), 0)
 
 
 @api("get_run_mode")
 def get_run_mode():
     """(0 = ACL_DEVICE | 1 = ACL_HOST, ret); works before acl.init."""
-    return (0 if BOARD.is_rc else 1), 0
+    return (0, errors.COMPILING_STUB_MODE) if State.stub else (0 if BOARD.is_rc else 1, 0)
 
 
 @api("set_ts_device", "i")
@@ -236,6 +240,8 @@ def get_last_error(level):
 @api("create_context", "i")
 def create_context(number):
     """(context, ret); the new context becomes this thread's current one."""
+    if State.stub:
+        return 0, errors.COMPILING_STUB_MODE
     if State.lost:
         return 0, lost()
     device = device_of(number)

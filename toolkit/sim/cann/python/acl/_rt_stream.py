@@ -12,7 +12,7 @@ import traceback
 from . import _errors as errors
 from . import _problems
 from ._args import Registry
-from ._state import HANDLES, PROBLEMS, Handle, State, find, need_context
+from ._state import BOARD, HANDLES, LOCK, PROBLEMS, Handle, State, find, need_context
 
 api = Registry("acl.rt")
 _clock = time.perf_counter
@@ -136,10 +136,23 @@ def stream_of(handle):
     return stream, 0
 
 
+def _available(device):
+    """How many streams the device can still give, one being kept for the runtime's own synchronisation."""
+    soc = BOARD.soc_version
+    most = 512 if soc.startswith("Ascend310B") else 2048 if soc.startswith("Ascend910") else 1024
+    used = sum(isinstance(handle, Stream) and handle.context.device is device for handle in HANDLES.values())
+    return max(0, most - 1 - used)
+
+
 def _create():
     context, code = need_context()
     if code:
         return 0, code
+    with LOCK:
+        if not _available(context.device):
+            return 0, errors.fail(
+                errors.RT_NO_STREAM_RESOURCE, "EE9999", "Inner Error! Stream creation failed, no stream resource."
+            )
     stream = Stream(context)
     context.streams.add(stream)
     return stream.handle, 0
@@ -222,9 +235,8 @@ def stream_get_id(handle):
 @api("get_stream_available_num", since="8.0")
 def get_stream_available_num():
     """(streams that can still be made, ret)."""
-    code = need_context()[1]
-    used = sum(isinstance(handle, Stream) for handle in HANDLES.values())
-    return (0, code) if code else (max(0, 1024 - used), 0)
+    context, code = need_context()
+    return (0, code) if code else (_available(context.device), 0)
 
 
 def stop_all():

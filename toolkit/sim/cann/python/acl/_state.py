@@ -4,6 +4,7 @@ Handles are numbers that look like addresses and are never used twice, so a hand
 noticed.
 """
 
+import os
 import threading
 
 from ascend_sim import board as _board
@@ -40,8 +41,18 @@ HANDLES = {}  # type: dict
 _FIRST_HANDLE = 0xAAAAE0001000
 
 
+def _is_stub():
+    """Whether the loader would take libascendcl.so from a folder of libraries to link against."""
+    for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":"):
+        if folder and os.path.exists(os.path.join(folder, "libascendcl.so")):
+            return os.path.basename(os.path.realpath(folder)) in ("devlib", "stub")
+    return False
+
+
 class State(object):
     """Process-wide switches."""
+
+    stub = _is_stub()  # the compile-time library: it has the names, and answers 100039
 
     next_handle = _FIRST_HANDLE
     initialised = False
@@ -78,7 +89,7 @@ class Device(object):
         self.number = number
         self.references = 0
         self.primary = None  # the default context, made by set_device
-        self.used = 0  # bytes of device memory
+        self.used = BOARD.system_memory_mb << 20  # bytes of device memory, what npu-smi shows of an idle chip included
         self.total = BOARD.memory_bytes
 
 
@@ -108,6 +119,8 @@ def current_context():
 
 def need_context():
     """Return ``(context, 0)`` or ``(None, code)``."""
+    if State.stub:
+        return None, errors.COMPILING_STUB_MODE
     if State.lost:
         return None, lost()
     context = current_context()

@@ -7,9 +7,11 @@ import struct
 import sys
 import time
 
+from ascend_sim import board as _board
+
 from . import _errors as errors
 from . import _memory as memory
-from . import _rt_device
+from . import _problems, _rt_device
 from ._args import Registry
 from ._state import BOARD, DEVICES, HANDLES, LOCK, PROBLEMS, Handle, State, find
 
@@ -42,9 +44,64 @@ def _read_config(path):
     return content if isinstance(content, dict) else {}, 0
 
 
+def read_dump(path):
+    """Return the code for a dump configuration that ``acl.mdl.set_dump`` is given."""
+    config, code = _read_config(path)
+    return code or _check_dump(config.get("dump"), True)
+
+
+def _check_dump(dump, strict):
+    """Return the code for the "dump" of a configuration (dump.cpp IsValidDumpConfig): 100009 for what is invalid.
+
+    Not ``strict``: an init of the older CANN goes on without dump, unless a value is of a wrong type.
+    """
+    fields = ("dump_path", "dump_mode", "dump_op_switch", "dump_debug", "dump_scene")
+    reason = ""
+    if not isinstance(dump, dict):
+        reason = "dump must be an object"
+    elif any(not isinstance(dump.get(field, ""), str) for field in fields):
+        reason = "a value is not a string"
+    elif not isinstance(dump.get("dump_list", []), list):
+        reason = "dump_list is not a list"
+    elif strict and "dump_scene" not in dump:
+        path = dump.get("dump_path", "")
+        if not path or ":" not in path and not os.access(path, os.R_OK | os.W_OK):
+            reason = "dump_path must be a folder that can be written"
+        elif dump.get("dump_mode", "output") not in ("input", "output", "all"):
+            reason = "dump_mode must be input, output or all"
+        elif dump.get("dump_op_switch", "off") not in ("on", "off"):
+            reason = "dump_op_switch must be on or off"
+    if not reason:
+        return 0
+    return errors.fail(
+        errors.INVALID_DUMP_CONFIG, "EP0001", "The dump configuration is invalid. Reason: {}.".format(reason)
+    )
+
+
+def _check_config(config):
+    """Return the code for what an acl.json says."""
+    code = _check_dump(config["dump"], BOARD.cann_at_least("8.0")) if "dump" in config else 0
+    if code:
+        return code
+    if "max_opqueue_num" in config:
+        text = str(config["max_opqueue_num"])
+        if not text.isdigit() or int(text) == 0:
+            return errors.value(text, "max_opqueue_num", "it must be greater than zero")
+    profiler = config.get("profiler", {})
+    if not isinstance(profiler, dict) or profiler.get("switch", "off") not in ("on", "off"):
+        return errors.fail(
+            errors.INVALID_PROFILING_CONFIG,
+            "EK0001",
+            "The profiler configuration is invalid. Reason: switch must be on or off.",
+        )
+    return 0
+
+
 @api("init", "|s")
 def init(path=""):
     """Initialise; once a process (twice from CANN 8 on, if finalize is between)."""
+    if State.stub:
+        return errors.COMPILING_STUB_MODE
     with LOCK:
         if State.initialised or (State.finalised and not BOARD.cann_at_least("8.0")):
             State.references += 1
@@ -52,6 +109,7 @@ def init(path=""):
         config = {}
         if path:
             config, code = _read_config(path)
+            code = code or _check_config(config)
             if code:
                 return code
         if State.config is not None and config != State.config:
@@ -95,6 +153,8 @@ def _finalize():
 @api("finalize")
 def finalize():
     """Release everything; the last call."""
+    if State.stub:
+        return errors.COMPILING_STUB_MODE
     with LOCK:
         if State.finalised:
             return errors.inner(errors.REPEAT_FINALIZE, "repeatedly finalized.")
@@ -181,19 +241,49 @@ def _log_level():
         return 3
 
 
-# Read once: programs still log in destructors when os is cleared already.
-_log_from = _log_level() if os.environ.get("ASCEND_SLOG_PRINT_TO_STDOUT") == "1" else 4
-_log_origin = "APP({},{})".format(os.getpid(), os.path.basename(sys.executable or "python3"))
-_log_stream, _log_time = sys.stdout, time.strftime
+class _Log(object):
+    """Where app_log writes. All read and looked up once: programs still log in destructors when os is cleared."""
+
+    level = _log_level()
+    to_stdout = "1" in (os.environ.get("ASCEND_SLOG_PRINT_TO_STDOUT"), os.environ.get("SLOG_PRINT_TO_STDOUT"))
+    origin = "APP({},{})".format(os.getpid(), os.path.basename(sys.executable or "python3"))
+    stdout = sys.stdout
+    folder = _board.log_folder(BOARD, os.environ)
+    path = os.path.join(folder, "plog-{}_{}.log".format(os.getpid(), time.strftime("%Y%m%d%H%M%S000")))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    clock, strftime, localtime = time.time, time.strftime, time.localtime
+    open, write, close, makedirs, isdir = os.open, os.write, os.close, os.makedirs, os.path.isdir
 
 
 @api("app_log", "is")
 def app_log(level, text):
-    """Write to the log: on stdout if ASCEND_SLOG_PRINT_TO_STDOUT=1 and the level is not below
-    ASCEND_GLOBAL_LOG_LEVEL (3, errors, by default)."""
-    if _log_from <= level <= 3:
-        name = ("DEBUG", "INFO", "WARNING", "ERROR")[max(level, 0)]
-        _log_stream.write("[{}] {}:{} {}\n".format(name, _log_origin, _log_time("%Y-%m-%d-%H:%M:%S"), text))
+    """Write to the process's log: a file below ``$HOME/ascend/log``, or stdout if ASCEND_SLOG_PRINT_TO_STDOUT=1;
+    what is not below ASCEND_GLOBAL_LOG_LEVEL (3, errors, by default)."""
+    log = _Log
+    if not log.level <= level <= 3:
+        return
+    now = log.clock()
+    line = "[{}] {}:{}.{:03d}.000 [{}]{}\n".format(
+        ("DEBUG", "INFO", "WARNING", "ERROR")[max(level, 0)],
+        log.origin,
+        log.strftime("%Y-%m-%d-%H:%M:%S", log.localtime(now)),
+        int(now * 1000) % 1000,
+        _problems.where(),
+        text,
+    )
+    if log.to_stdout:
+        log.stdout.write(line)
+    elif log.folder:
+        try:
+            if not log.isdir(log.folder):
+                log.makedirs(log.folder, 0o750)
+            descriptor = log.open(log.path, log.flags, 0o640)
+            try:
+                log.write(descriptor, line.encode("utf-8", "replace"))
+            finally:
+                log.close(descriptor)
+        except Exception:  # a full or forbidden disk, or a module that is cleared already
+            pass
 
 
 @api("float16_to_float", "H")

@@ -30,6 +30,16 @@ runtime.not_simulated(
     "get_devices_topo".split(),
     since="8.0",
 )
+runtime.not_simulated(
+    "create_notify destroy_notify record_notify wait_and_reset_notify get_notify_id notify_batch_reset "
+    "notify_get_export_key notify_set_import_pid notify_import_by_key get_stream_res_limit set_stream_res_limit "
+    "reset_stream_res_limit use_stream_res_in_current_thread unuse_stream_res_in_current_thread "
+    "get_res_in_current_thread get_primary_ctx_state get_logic_dev_id_by_user_dev_id "
+    "get_user_dev_id_by_logic_dev_id get_logic_dev_id_by_phy_dev_id get_phy_dev_id_by_logic_dev_id "
+    "set_op_execute_timeout_v2 get_op_timeout_interval get_op_execute_timeout device_get_uuid "
+    "device_peer_access_status host_register_v2 host_get_device_pointer".split(),
+    since="8.5",
+)
 
 model = Registry("acl.mdl")
 model.not_simulated(

@@ -7,6 +7,7 @@ import warnings
 
 from . import _memory as memory
 from ._args import Registry
+from ._state import BOARD
 
 api = Registry("acl.util")
 
@@ -40,6 +41,8 @@ def ptr_to_bytes(pointer, size):
 
 
 def _warn(old, new):
+    if not BOARD.cann_at_least("5.0.3"):
+        return  # there is nothing else to use yet
     # Level 4: the line of the program, behind the parser and this function.
     warnings.warn(
         "acl.util.{} will be deprecated. Please use acl.util.{} instead.".format(old, new), Warning, 4
@@ -59,7 +62,7 @@ def numpy_to_ptr(array):
     """The address of an array's first element."""
     _warn("numpy_to_ptr", "bytes_to_ptr")
     _array(array)
-    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+    if not array.flags.c_contiguous:
         warnings.warn(
             "The input ndarray is discontiguous. Please use acl.util.bytes_to_ptr instead.", Warning, 3
         )

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 VARIABLE = "ASCEND_SIM_BOARD"
 MIB = 1024 * 1024
@@ -89,6 +89,15 @@ class Board:
         return self.memory_mb * MIB
 
     @property
+    def system_memory_mb(self) -> int:
+        """What the system itself holds of one chip's memory, in MB: the chip's own, and on RC boards all of the
+        operating system. Shares as in outputs of npu-smi that users published."""
+        for name, rc, ep in _SYSTEM_SHARES:
+            if self.npu_name.startswith(name):
+                return int(self.memory_mb * (rc if self.is_rc else ep))
+        return int(self.memory_mb * 0.05)
+
+    @property
     def may_use_device(self) -> bool:
         """Whether /dev/davinci* would open: the user is root or in the group HwHiAiUser, and no fault
         forbids it."""
@@ -106,7 +115,23 @@ class Board:
         return version_key(self.cann_version) >= version_key(version)
 
 
+# Beginning of npu_name, share on RC boards, share on cards.
+_SYSTEM_SHARES = (("310B1", 0.0886, 0.0886), ("310B", 0.62, 0.3), ("310P", 0.05, 0.05), ("310", 0.65, 0.33))
+
 _board = None  # type: Optional[Board]
+
+
+def log_folder(board: Board, environment: Mapping[str, str], kind: str = "debug") -> str:
+    """Return the folder of a process's log of ``kind`` (debug, run, security), "" where there is no home.
+
+    ``$HOME/ascend/log/plog`` up to CANN 5.0, ``…/log/<kind>/plog`` from 5.1 on (log reference of each);
+    ASCEND_PROCESS_LOG_PATH stands for the part before ``plog``.
+    """
+    root = environment.get("ASCEND_PROCESS_LOG_PATH", "")
+    if not root and not environment.get("HOME"):
+        return ""
+    root = root or os.path.join(environment["HOME"], "ascend", "log")
+    return os.path.join(root, *([kind, "plog"] if board.cann_at_least("5.1.RC1") else ["plog"]))
 
 
 def load() -> Board:

@@ -40,8 +40,8 @@ def driver(board: boards.Board) -> Tuple[int, ...]:
 
 
 def family(board: boards.Board) -> str:
-    """Return 310, 310B or 310P: what decides which fields there are."""
-    match = re.match(r"310[BP]?", board.npu_name)
+    """Return 310, 310B, 310P or 910: what decides which fields there are."""
+    match = re.match(r"310[BP]?|910", board.npu_name)
     return match.group() if match else board.npu_name
 
 
@@ -49,11 +49,10 @@ def chips(board: boards.Board) -> List[Chip]:
     """Return the state of the board's chips: idle, but for the faults that its description sets."""
     kind = family(board)
     health = str(board.faults.get("health", "OK"))
-    default = {"310": (12.8, 58, 0.33), "310B": (7.7, 54, 0.3), "310P": (15.8, 42, 0.05)}
-    power, temperature, used = default.get(kind, (65.8, 45, 0.05))  # type: Any
-    if board.is_rc:
-        # On such boards the operating system lives in the same memory.
-        used = {"310": 0.65, "310B": 0.62}.get(kind, used)
+    default = {"310": (12.8, 58), "310B": (7.7, 54), "310P": (15.8, 42)}
+    power, temperature = default.get(kind, (91.8, 44))
+    if board.npu_name.startswith("310B1"):
+        power, temperature = 10.4, 66
     watts = power  # type: Optional[float]
     if kind == "310P" and driver(board) >= (24,):
         watts = None
@@ -62,7 +61,7 @@ def chips(board: boards.Board) -> List[Chip]:
         watts = 0.0
     pages = {"310B": (15, 15)}.get(kind, (0, 187) if board.is_rc else (0, 0))
     degrees = int(board.faults.get("temperature", temperature))
-    memory = (int(board.memory_mb * used), board.memory_mb)
+    memory = (board.system_memory_mb, board.memory_mb)
     return [
         Chip(
             number,

@@ -137,6 +137,8 @@ def _options(argv: List[str]) -> Dict[str, str]:
 
 def table(board: boards.Board) -> str:
     """Return what ``npu-smi info`` prints."""
+    if npu_fields.family(board) == "910":
+        return _training_table(board)
     version_numbers = npu_fields.driver(board)
     hugepages = version_numbers >= (22,)
     wide = version_numbers >= (22, 0, 4)
@@ -188,6 +190,41 @@ def table(board: boards.Board) -> str:
     return "\n".join(lines)
 
 
+def _training_table(board: boards.Board) -> str:
+    """The layout of the 910 family: HBM beside the memory, and every chip is an NPU of its own."""
+    widths = (27, 15, 52)
+    rule = "+" + "+".join("-" * width for width in widths) + "+"
+    double, inside = rule.replace("-", "="), sum(widths) + 2
+    title = "npu-smi {0:<24} Version: {0}".format(board.driver_version)
+    row = "| {:<6}{:<20}| {:<14}| {:<12}{:<18}{:<21}|"
+    lines = [
+        "+" + "-" * inside + "+",
+        "| {:<{}}|".format(title, inside - 1),
+        rule,
+        row.format("NPU", "Name", "Health", "Power(W)", "Temp(C)", "Hugepages-Usage(page)"),
+        row.format("Chip", "", "Bus-Id", "AICore(%)", "Memory-Usage(MB)", "HBM-Usage(MB)"),
+        double,
+    ]
+    state = npu_fields.chips(board)
+    for chip in state:
+        used, total = chip.memory
+        pages = "{:<5}/ {}".format(*chip.hugepages)
+        lines.append(row.format(chip.number, chip.name, chip.health, chip.power or 0.0, chip.temperature, pages))
+        lines.append(row.format(0, "", chip.bus, 0, "0    / 0", "{:<5}/ {}".format(used, total)))
+        lines.append(double)
+    lines += [
+        rule,
+        "| {:<8}{:<18}| {:<14}| {:<25}| {:<24}|".format(
+            "NPU", "Chip", "Process id", "Process name", "Process memory(MB)"
+        ),
+        double,
+    ]
+    for chip in state:
+        lines.append("| {:<{}}|".format("No running processes found in NPU {}".format(chip.number), inside - 1))
+        lines.append(double)
+    return "\n".join(lines)
+
+
 def _upper(chip: npu_fields.Chip, power: str, width: int, wide: bool) -> str:
     if width == 40:
         return "{:<17} {:<21}".format(power, chip.temperature)
@@ -217,22 +254,28 @@ def _processes(first: int, rule: str, double: str) -> List[str]:
 
 
 def _list(board: boards.Board) -> str:
-    return "\n".join(
-        [
-            npu_fields.field("Card Count", 1),
+    apart = npu_fields.family(board) == "910"  # every chip is a card of its own
+    lines = [npu_fields.field("Card Count", board.chips if apart else 1)]
+    for card in range(board.chips if apart else 1):
+        lines += [
             "",
-            npu_fields.field("NPU ID", 0),
+            npu_fields.field("NPU ID", card),
             npu_fields.field("Product Name", npu_fields.product(board)),
             npu_fields.field("Serial Number", npu_fields.serial(board)),
-            npu_fields.field("Chip Count", board.chips),
+            npu_fields.field("Chip Count", 1 if apart else board.chips),
         ]
-    )
+    return "\n".join(lines)
 
 
 def _mapping(board: boards.Board) -> str:
     rows = [("NPU ID", "Chip ID", "Chip Logic ID", "Chip Name")]  # type: List[Tuple[object, ...]]
-    rows += [(0, number, number, "Ascend {}".format(board.npu_name)) for number in range(board.chips)]
-    if not board.is_rc:
+    apart = npu_fields.family(board) == "910"
+    for number in range(board.chips):
+        place = (number, 0) if apart else (0, number)
+        rows.append(place + (number, "Ascend {}".format(board.npu_name)))
+    if apart:
+        rows += [(number, 1, "-", "Mcu") for number in range(board.chips)]
+    elif not board.is_rc:
         # Cards have a management controller that counts as one more chip.
         rows.append((0, board.chips, "-", "Mcu"))
     return "\n".join("\t" + " ".join("{!s:<30}".format(cell) for cell in row) for row in rows)
@@ -246,9 +289,12 @@ def _typed(options: Dict[str, str], board: boards.Board) -> str:
         raise UsageError("This device does not support querying {}.".format(kind), NOT_SUPPORTED)
     if "-i" not in options:
         raise UsageError("Error parameter of -i\n{}".format(_INFO_HELP))
-    if int(options["-i"]) != 0:
+    card, apart = int(options["-i"]), npu_fields.family(board) == "910"
+    if card >= (board.chips if apart else 1):
         raise UsageError("Error parameter of -i: card {} does not exist.".format(options["-i"]))
     state = npu_fields.chips(board)
+    if apart:
+        state = [state[card]._replace(number=0)]
     chosen = None  # type: Optional[npu_fields.Chip]
     if "-c" in options:
         if int(options["-c"]) >= len(state):

@@ -295,6 +295,7 @@ def _generate(line: flags.CommandLine, argv: List[str], board: boards.Board, log
         input_fp16_nodes=tuple(
             part.strip() for part in values["input_fp16_nodes"].split(";") if part.strip()
         ),
+        keep_dtype=values["keep_dtype"],
         policy=policy,
         soc_version=values["soc_version"],
         version=board.cann_version,

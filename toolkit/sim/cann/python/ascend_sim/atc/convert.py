@@ -1,10 +1,11 @@
 """From an ONNX model and ATC's options to an om."""
 
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 import onnx
 from onnx import TensorProto, helper
 
+from .. import board as boards
 from .. import omfile
 from . import aipp as aipps
 from . import aipp_graph, onnx_model, precision, signature
@@ -33,6 +34,7 @@ class Options(NamedTuple):
     out_nodes: str
     output_type: str
     input_fp16_nodes: Tuple[str, ...]
+    keep_dtype: str
     policy: precision.Policy
     soc_version: str
     version: str
@@ -64,7 +66,8 @@ def convert(options: Options) -> Result:
 
     for name in options.input_fp16_nodes:
         if name not in order:
-            raise AtcError("E10016", name, "input_fp16_nodes")
+            raise AtcError("E10017" if name in _node_names(graph) else "E10016", name, "input_fp16_nodes")
+    _check_keep_dtype(graph, options)
     inputs = [signature.describe_input(name, values[name], options.input_format) for name in order]
     infos = _insert_aipp(model, options, shapes, order, opset, inputs, largest)
     exact = {name for node in graph.node if node.name.startswith(aipp_graph.PREFIX) for name in node.output}
@@ -163,14 +166,33 @@ def _choose_outputs(graph: onnx.GraphProto, out_nodes: str) -> None:
     graph.input.extend(copies)
 
 
+def _node_names(graph: onnx.GraphProto) -> Set[str]:
+    """Names that mean a node: its own, or a tensor's that it makes."""
+    return {node.name for node in graph.node} | {name for node in graph.node for name in node.output}
+
+
+def _check_keep_dtype(graph: onnx.GraphProto, options: Options) -> None:
+    """Names in --keep_dtype that are no nodes: an error before CANN 8, a line in the log from then on
+    (hicann/ge keep_dtype_option.cc, and the same file of 2022). Types are not looked at: they are GE's there.
+    """
+    if boards.version_key(options.version) >= boards.version_key("8.0.RC1"):
+        return
+    names = {node.name for node in graph.node}
+    missing = [name for name in options.policy.keep if not name.startswith("OpType::") and name not in names]
+    if missing:
+        shown = " ".join("op name:" + name for name in missing[:10]) + (" .." if len(missing) > 10 else "")
+        plural = "" if len(missing) == 1 else "s"
+        reason = "config file contains {} operator{} not in the graph, {}".format(len(missing), plural, shown)
+        raise AtcError("E10003", options.keep_dtype, "keep_dtype", reason)
+
+
 def _input_shapes(model: onnx.ModelProto, options: Options) -> Dict[str, List[int]]:
     """Return every input's dims: from --input_shape, else as the model declares them."""
     graph = model.graph
     inputs = {value.name: value for value in graph.input}
-    nodes = {node.name for node in graph.node} | {name for node in graph.node for name in node.output}
     for name in options.shapes:
         if name not in inputs:
-            raise AtcError("E10017" if name in nodes else "E10016", name, "input_shape")
+            raise AtcError("E10017" if name in _node_names(graph) else "E10016", name, "input_shape")
     shapes = {}
     for name, value in inputs.items():
         declared = onnx_model.dims_of(value)

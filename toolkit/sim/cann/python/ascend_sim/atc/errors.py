@@ -170,14 +170,6 @@ CATALOGUE = {
         _ONE_OF_GEARS + " has %s profiles, which is greater than the maximum %s.",
         "Ensure that the number of profiles configured in " + _ONE_OF_GEARS + " is at most the maximum.",
     ),
-    "E10037": Entry(
-        _DYNAMIC,
-        "The profiles configured in "
-        + _ONE_OF_GEARS
-        + " have inconsistent dimension counts. A profile has %s "
-        "dimensions while another has %s dimensions.",
-        "Ensure that the profiles configured in " + _ONE_OF_GEARS + " have the same dimension count.",
-    ),
     "E10038": Entry(
         _DYNAMIC,
         "Dimension size %s is invalid. The value must be greater than 0.",
@@ -240,12 +232,6 @@ CATALOGUE = {
         "If the value of --mode is 6, it only needs to be used with --om. Please check and try again.",
     ),
     "E10058": Entry(_ARGUMENT, "Parameter %s is not configured or is empty."),
-    "E10410": Entry(
-        "File_Operation_Error_File_Not_Exist",
-        "File %s does not exist.",
-        "Try again with a valid file directory.",
-        "The file specified by the --keep_dtype or --compress_weight_conf argument does not exist.",
-    ),
     "E11016": Entry(
         _ARGUMENT,
         "Failed to add Op %s to NetOutput. Op output index %s is not less than %s. NetOutput input_index "

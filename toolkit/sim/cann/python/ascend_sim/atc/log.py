@@ -1,14 +1,15 @@
 """ATC's log: files under ``$HOME/ascend/log``, and stdout when ASCEND_SLOG_PRINT_TO_STDOUT=1 and --log asks
 for it.
 
-Layout of lines and folders as CANN's slog writes them (``debug``, ``run`` and ``security``, each with
-``plog/plog-<pid>_<time>.log``); ASCEND_PROCESS_LOG_PATH moves the folder, ASCEND_GLOBAL_LOG_LEVEL sets what
-is kept.
+Layout of lines and folders as CANN's slog writes them (see ``board.log_folder``; files ``plog-<pid>_<time>.log``);
+ASCEND_GLOBAL_LOG_LEVEL sets what is kept.
 """
 
 import datetime
 import os
 import sys
+
+from .. import board as boards
 
 _LEVELS = ("debug", "info", "warning", "error", "null")
 
@@ -42,21 +43,17 @@ class Log:
 
     def close(self) -> None:
         """Write the files. A home that can't be written to is no reason to fail."""
-        root = os.environ.get("ASCEND_PROCESS_LOG_PATH", "")
-        if not root:
-            home = os.environ.get("HOME", "")
-            if not home:
-                return
-            root = os.path.join(home, "ascend", "log")
         stamp = datetime.datetime.now().strftime("%Y%m%d%H%M%S%f")[:17]
         name = "plog-{}_{}.log".format(os.getpid(), stamp)
         for kind in ("debug", "run", "security"):
+            folder = boards.log_folder(boards.load(), os.environ, kind)
+            if not folder:
+                return
             lines = [line for where, line in self.lines if where == kind]
             try:
-                folder = os.path.join(root, kind, "plog")
                 os.makedirs(folder, mode=0o750, exist_ok=True)
                 if lines:
-                    with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
+                    with open(os.path.join(folder, name), "a", encoding="utf-8") as stream:
                         stream.write("\n".join(lines) + "\n")
             except OSError:
                 return

@@ -175,8 +175,6 @@ def _check_profiles(profiles: Tuple[Tuple[int, ...], ...]) -> None:
     if len(profiles) > MAX_GEARS:
         raise AtcError("E10036", len(profiles), MAX_GEARS)
     for profile in profiles:
-        if len(profile) != len(profiles[0]):
-            raise AtcError("E10037", len(profiles[0]), len(profile))
         for number in profile:
             if number <= 0:
                 raise AtcError("E10038", number)
