@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -121,7 +120,7 @@ def run_stage(invocation: Invocation) -> int:
             made = [_build(target, store, [name], None, run, emit, invocation.flags.attach)[name] for target in targets]
         for artefact in made:
             result = {"stage": name, "artefact": artefact.digest, "path": str(artefact.path)}
-            invocation.renderer.data(result, f"{name}: {_relative(artefact.path)}")
+            invocation.renderer.data(result, f"{name}: {paths.relative(artefact.path)}")
             invocation.results.append({**result, "notes": artefact.notes, "seconds": artefact.seconds})
         return 0
     finally:
@@ -371,9 +370,9 @@ def _notes(
     for count, total, names in _unread(outcomes):
         notes.append(f"{count} of {total} pictures could not be read on {named(names)}")
     if any(item.status == "ok" for item in outcomes):
-        notes.append(f"pictures and results: {_relative(run.path)}/<board>/")
+        notes.append(f"pictures and results: {paths.relative(run.path)}/<board>/")
     if any(item.status != "unchanged" for item in outcomes):
-        notes.append(f"report: {_relative(run.path)}/report.html")
+        notes.append(f"report: {paths.relative(run.path)}/report.html")
     else:
         notes.append(
             f"no board changed: what was built ({', '.join(built)}) gave what they have"
@@ -391,10 +390,3 @@ def _unread(outcomes: Sequence[Outcome]) -> list[tuple[int, int, list[str]]]:
         if item.status == "ok" and failed and total:
             found.setdefault((len(failed), int(total)), []).append(item.board)
     return [(*counts, names) for counts, names in found.items()]
-
-
-def _relative(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

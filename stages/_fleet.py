@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -439,7 +438,12 @@ def local_atc(script: str) -> bool:
     """Is there an ``atc`` on this machine once ``script`` has been sourced?"""
     import subprocess
 
-    answer = subprocess.run(
-        ["bash", "-c", f"{script}\ncommand -v atc >/dev/null"], capture_output=True, check=False, env=dict(os.environ)
-    )
-    return answer.returncode == 0 or shutil.which("atc") is not None
+    if shutil.which("atc"):
+        return True
+    command = ["bash", "-c", f"{script}\ncommand -v atc >/dev/null"]
+    try:
+        # A script of somebody's that asks or hangs must not hold us up.
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0

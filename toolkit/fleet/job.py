@@ -214,7 +214,7 @@ def deploy_board(
         session = Session(job, agent, inspection, decided, emit, outcome)
         outcome.before = dict(session.before)
         _note(emit, job.board, "planned", **{k: v for k, v in decided.decisive().items() if k != "board"})
-        _check(job, decided)
+        _check(job, decided, inspection)
         if decided.steps:
             agent.lock(job.holder, break_lock=job.permits.break_lock)
         for stage, run in stages:
@@ -232,11 +232,13 @@ def deploy_board(
     return attend(job, walk, emit, connect)
 
 
-def _check(job: BoardJob, decided: BoardPlan) -> None:
+def _check(job: BoardJob, decided: BoardPlan, inspection: Inspection) -> None:
     """Refuse a board that is not fit, or not as it was when the plan was made that is being carried out."""
     if decided.cause:
+        # How long is no part of a plan: that would be another one each second.
+        age = f" since {inspection.lock['age']:.0f} s" if decided.cause == "locked" and inspection.lock else ""
         raise BoardRefused(
-            f"{job.board}: {decided.reason}", cause=decided.cause, host=job.board, hint=decided.hint
+            f"{job.board}: {decided.reason}{age}", cause=decided.cause, host=job.board, hint=decided.hint
         )
     # Nobody compares environments in the middle of a rollout: that takes a request more.
     if job.planned is not None:
