@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from stages import _registry
 from stages._asking import asker, confirm_fleet
+from stages._converters import with_converters
 from stages._engine import engine_of
 from stages._fleet import Places, Target, limits_of, local_atc, reach, targets_of
 from stages._invocation import Invocation
@@ -50,6 +51,7 @@ def apply(invocation: Invocation) -> int:
         invocation, planned = read_plan(invocation)
     targets = targets_of(invocation)
     confirm_fleet(invocation, targets, len(waves_of(invocation, targets)))
+    targets = with_converters(invocation, targets, invocation.renderer.show)
     store = open_store(invocation)
     missing = _missing(targets, store, ["package"])
     needs_host = _needs_host(targets, missing)
@@ -90,6 +92,8 @@ def run_stage(invocation: Invocation) -> int:
         targets = [Target("", config, ())]
     else:
         targets = targets_of(invocation)
+    if name not in ("data", "train", "export"):
+        targets = with_converters(invocation, targets, invocation.renderer.show)
     missing = _missing(targets, store, [name])
     needs_host = _needs_host(targets, missing)
     _check_local_atc(invocation, targets, needs_host)
@@ -97,7 +101,7 @@ def run_stage(invocation: Invocation) -> int:
     emit = _both(invocation, run)
     try:
         if needs_host:
-            with reach(invocation, targets, build_host=True) as places:
+            with reach(invocation, targets, build_host=True, boards_too=False) as places:
                 _check_converters(targets, missing, places, emit)
                 made = [
                     _build(target, store, [name], places, run, emit, invocation.flags.attach)[name]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from stages._converters import with_converters
 from stages._fleet import reach, targets_of
 from stages._invocation import Invocation
 from stages._locking import open_store
@@ -26,7 +27,7 @@ HELP = "what would be built and changed, and why; changes nothing"
 
 
 def run(invocation: Invocation) -> int:
-    targets = targets_of(invocation)
+    targets = with_converters(invocation, targets_of(invocation), invocation.renderer.show)
     with reach(invocation, targets, build_host=False) as places:
         plan = make_plan(invocation, targets, open_store(invocation), places, invocation.renderer.show)
     out = invocation.config.out

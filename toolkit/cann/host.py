@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.cann import catalogue
-from toolkit.cann.versions import newer
+from toolkit.cann.versions import newer, parse_version
 from toolkit.errors import ConfigError
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.agent import BoardAgent, Inspection
@@ -58,7 +58,7 @@ class ToolReport:
 class ConvertHost:
     """Where and how to run CANN's tools. ``environment`` is shell text that puts them on PATH.
 
-    ``warnings`` are worth telling whoever converts there.
+    ``warnings`` are worth telling whoever converts there. ``wanted`` is the CANN that it must have; "": any.
     """
 
     address: Address
@@ -66,6 +66,7 @@ class ConvertHost:
     root: str
     environment: str
     warnings: tuple[str, ...] = ()
+    wanted: str = ""
 
     @property
     def name(self) -> str:
@@ -184,6 +185,11 @@ class ConvertHost:
             raise ConfigError(
                 f"convert.host: there is no {tool} on {self.name}" + (f": {known.cause}" if known else ""),
                 hint=known.fix if known else "see whether CANN's toolkit is installed there, and where",
+            )
+        if self.wanted and version and parse_version(version) != parse_version(self.wanted):
+            raise ConfigError(
+                f"convert.cann_version: {self.name} has CANN {version}, not {self.wanted}",
+                hint=f"convert.cann_version={version}, or leave it out, or convert.host=… names another machine",
             )
         if board and not version:
             emit(Event("warning", f"{self.name}: which CANN it has cannot be told, the boards have {board}"))
