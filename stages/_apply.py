@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from stages import _registry
 from stages._asking import asker, confirm_fleet
 from stages._boards import Answer, Lines, Place, cut_short
+from stages._converters import with_converters
 from stages._engine import engine_of
 from stages._fleet import Places, Target, inventory_of, limits_of, local_atc, reach, targets_of
 from stages._invocation import Invocation, command_for
@@ -52,6 +53,7 @@ def apply(invocation: Invocation) -> int:
         invocation, planned = read_plan(invocation)
     targets = targets_of(invocation)
     confirm_fleet(invocation, targets, len(planned.waves if planned else waves_of(invocation, targets)))
+    targets = with_converters(invocation, targets, invocation.renderer.show)
     store = open_store(invocation)
     missing = _missing(targets, store, ["package"])
     needs_host = _needs_host(targets, missing)
@@ -103,6 +105,8 @@ def run_stage(invocation: Invocation) -> int:
         targets = [Target("", config, ())]
     else:
         targets = targets_of(invocation)
+    if name not in ("data", "train", "export"):
+        targets = with_converters(invocation, targets, invocation.renderer.show)
     missing = _missing(targets, store, [name])
     needs_host = _needs_host(targets, missing)
     _check_local_atc(invocation, targets, needs_host)
@@ -110,7 +114,7 @@ def run_stage(invocation: Invocation) -> int:
     emit = _both(invocation, run)
     try:
         if needs_host:
-            with reach(invocation, targets, build_host=True) as places:
+            with reach(invocation, targets, build_host=True, boards_too=False) as places:
                 _check_converters(targets, missing, places, emit)
                 made = [
                     _build(target, store, [name], places, run, emit, invocation.flags.attach)[name]

@@ -203,7 +203,7 @@ def test_a_build_host_has_no_chip_and_knows_every_generation_of_cann(tmp_path: P
         machine = SimBoard(name=f"h{number}", soc_version="", chips=0, cann_version=version, groups=())
         folder = prepare(machine, tmp_path, install_modules(tmp_path))
         done = subprocess.run(
-            ["sh", "-c", f"{converter_script(host.cann)}\ncommand -v atc; command -v npu-smi"],
+            ["sh", "-c", f"{converter_script(host.cann)}\ncommand -v atc; command -v npu-smi; atc --help >/dev/null"],
             env=folder.environment(), capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert (done.stdout.count("\n"), done.stderr) == (1, ""), version
