@@ -85,7 +85,7 @@ def test_second_run_sends_and_writes_nothing(demo: Demo) -> None:
     for outcome in again.boards.values():
         assert outcome["status"] == "unchanged"
         assert (outcome["connections"], outcome["requests"]) == (1, 1)
-        assert outcome["sent"] < 20_000, "the agent and one request"
+        assert outcome["sent"] < 21_000, "the agent and one request"
         assert outcome["figures"]["accuracy"] >= 0.9, "the board remembers its last run"
 
 
