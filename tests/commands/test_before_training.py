@@ -8,25 +8,30 @@ import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from stages._apply import _someone_answers
+from stages._apply import _silence
 from stages._fleet import Places, Target, local_atc
+from stages._invocation import Flags, Invocation
 from tests.e2e.conftest import Deploy
 from toolkit.config.schema import AppSettings, BoardSettings, Config, LimitSettings, SshSettings
-from toolkit.errors import RemoteError
+from toolkit.fleet.outcome import Outcome
 from toolkit.inventory import Board
 from toolkit.remote.address import Address
+from toolkit.ui.console import JsonRenderer
 from toolkit.ui.events import ignore
 
 
-def fleet(root: Path, *addresses: Address) -> tuple[list[Target], Places]:
+def ask(root: Path, *addresses: Address) -> list[Outcome]:
     config = Config(
         app=AppSettings(name="app"),
         board=BoardSettings(root=str(root)),
         ssh=SshSettings(limits=LimitSettings(banner=1)),
     )
     boards = tuple(Board(item.name, "200dk", item.host) for item in addresses)
-    return [Target("200dk", config, boards)], Places({item.name: item for item in addresses}, {})
+    targets, places = [Target("200dk", config, boards)], Places({item.name: item for item in addresses}, {})
+    call = Invocation("apply", OmegaConf.create(), config, [], Flags(), JsonRenderer(), lambda _: OmegaConf.create())
+    return _silence(call, targets, places, ignore)
 
 
 def test_boards_that_hang_do_not_hold_up_the_one_that_answers(tmp_path: Path) -> None:
@@ -35,19 +40,19 @@ def test_boards_that_hang_do_not_hold_up_the_one_that_answers(tmp_path: Path) ->
         hanging = [Address(f"b-{n}", "127.0.0.1", port, user="x", ssh_config="", known_hosts=()) for n in range(20)]
         healthy = Address("good", "local", client="local", interpreters=(sys.executable,))
         begun = time.monotonic()
-        _someone_answers(*fleet(tmp_path, *hanging, healthy), ignore)
+        assert ask(tmp_path, *hanging, healthy) == []
         assert time.monotonic() - begun < 10, "one after the other takes 20 s"
 
 
-def test_where_none_answers_it_says_how_many_were_asked(tmp_path: Path) -> None:
+def test_where_none_answers_each_has_its_outcome(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and nothing listens
         port = taken.getsockname()[1]
         off = [Address(f"b-{n}", "127.0.0.1", port, user="x", ssh_config="", known_hosts=()) for n in range(3)]
-        with pytest.raises(RemoteError, match="none of the 3 boards") as caught:
-            _someone_answers(*fleet(tmp_path, *off), ignore)
-    assert caught.value.cause == "refused"
-    assert caught.value.exit_code == 5
+        outcomes = ask(tmp_path, *off)
+    assert [(item.board, item.status, item.cause) for item in outcomes] == [
+        (f"b-{n}", "unreachable", "refused") for n in range(3)
+    ]
 
 
 @pytest.mark.e2e

@@ -212,6 +212,33 @@ def test_killed_at_every_step(name: str, tmp_path: Path, made: dict[str, Made]) 
     assert step > 3
 
 
+def test_whoever_looks_next_finishes_a_revert_with_its_environment(tmp_path: Path, made: dict[str, Made]) -> None:
+    """Nothing needs to be deployed for that: what ``current`` is and what people who log in get belong together."""
+    start = tmp_path / "start"
+    prepare(start, SCENARIOS["revert"], made)
+    seen, step, finished = set(), 0, False
+    while not finished:
+        step += 1
+        home = tmp_path / "board"
+        copy_tree(start, home)
+        agent = BoardAgent(ForkedLine(home, recording(tmp_path / "log", step)), board_address(), limits())
+        try:
+            revert(agent, made)
+            finished = True
+        except LineLost:
+            pass
+        finally:
+            agent.close()
+        with board(home) as looking:
+            current = looking.inspect(ROOT, APP).current
+        name = next(name for name, one in made.items() if one.id == current)
+        assert f"export RELEASE={name}\n" in (home / ".bashrc").read_text(), f"step {step}"
+        seen.add(name)
+        shutil.rmtree(home)
+        (tmp_path / "log").unlink(missing_ok=True)
+    assert seen == {"first", "second"}, "killed before the switch, and after it"
+
+
 @pytest.mark.parametrize("name", ["first install", "update", "changed model", "revert", "environment"])
 def test_line_cut_after_every_frame(name: str, tmp_path: Path, made: dict[str, Made]) -> None:
     scenario = SCENARIOS[name]
