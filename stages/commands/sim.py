@@ -5,6 +5,8 @@
     deploy sim up +board=200dk board.port=2222         on a port of your choice (several boards: the next ones)
     deploy sim run +board=200dk -- python3 program.py  run a program in such a board's environment, without SSH
     deploy sim shell +board=200dk                      a shell in it
+
+ACL_SIM_STRICT=1 before it fails programs for what hardware lets pass: leaks, memory freed twice, reading past a buffer.
 """
 
 from __future__ import annotations
