@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -15,6 +14,7 @@ from omegaconf import OmegaConf
 from stages import _registry
 from stages._asking import asker, confirm_fleet
 from stages._boards import Answer, Lines, Place, cut_short
+from stages._converters import with_converters
 from stages._engine import engine_of
 from stages._fleet import Places, Target, inventory_of, limits_of, local_atc, reach, targets_of
 from stages._invocation import Invocation, command_for
@@ -34,6 +34,7 @@ from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import converter_script, environment_script
 from toolkit.config.schema import Config
 from toolkit.errors import ConfigError, DeployError, Interrupted
+from toolkit.fleet import journal
 from toolkit.fleet.job import BoardJob
 from toolkit.fleet.journal import RunFolder
 from toolkit.fleet.outcome import Outcome, exit_code, held_before
@@ -52,6 +53,7 @@ def apply(invocation: Invocation) -> int:
         invocation, planned = read_plan(invocation)
     targets = targets_of(invocation)
     confirm_fleet(invocation, targets, len(planned.waves if planned else waves_of(invocation, targets)))
+    targets = with_converters(invocation, targets, invocation.renderer.show)
     store = open_store(invocation)
     missing = _missing(targets, store, ["package"])
     needs_host = _needs_host(targets, missing)
@@ -103,6 +105,8 @@ def run_stage(invocation: Invocation) -> int:
         targets = [Target("", config, ())]
     else:
         targets = targets_of(invocation)
+    if name not in ("data", "train", "export"):
+        targets = with_converters(invocation, targets, invocation.renderer.show)
     missing = _missing(targets, store, [name])
     needs_host = _needs_host(targets, missing)
     _check_local_atc(invocation, targets, needs_host)
@@ -110,7 +114,7 @@ def run_stage(invocation: Invocation) -> int:
     emit = _both(invocation, run)
     try:
         if needs_host:
-            with reach(invocation, targets, build_host=True) as places:
+            with reach(invocation, targets, build_host=True, boards_too=False) as places:
                 _check_converters(targets, missing, places, emit)
                 made = [
                     _build(target, store, [name], places, run, emit, invocation.flags.attach)[name]
@@ -120,7 +124,7 @@ def run_stage(invocation: Invocation) -> int:
             made = [_build(target, store, [name], None, run, emit, invocation.flags.attach)[name] for target in targets]
         for artefact in made:
             result = {"stage": name, "artefact": artefact.digest, "path": str(artefact.path)}
-            invocation.renderer.data(result, f"{name}: {_relative(artefact.path)}")
+            invocation.renderer.data(result, f"{name}: {paths.relative(artefact.path)}")
             invocation.results.append({**result, "notes": artefact.notes, "seconds": artefact.seconds})
         return 0
     finally:
@@ -267,11 +271,12 @@ def _roll_out(
     planned: Plan | None,
 ) -> tuple[list[Outcome], Trip | None]:
     jobs: list[BoardJob] = []
+    begun = journal.begun(paths.runs()) - {run.id}
     releases: dict[str, str] = {}
     packages: dict[str, str] = {}
     for target in targets:
         made = _build(target, store, ["package"], places, run, emit, invocation.flags.attach)
-        jobs += board_jobs(invocation, target, made["package"], places, run, planned)
+        jobs += board_jobs(invocation, target, made["package"], places, run, planned, begun)
         releases[target.name], packages[target.name] = jobs[-1].release.id, made["package"].digest
     keep_lock(invocation, targets, store, releases, run.path)
     with engine_of(invocation, packages, emit, stop) as (deploy, revert, workers):
@@ -295,6 +300,7 @@ def board_jobs(
     places: Places,
     run: RunFolder,
     planned: Plan | None = None,
+    begun: frozenset[str] = frozenset(),
 ) -> list[BoardJob]:
     """One job for each board of a target: all of them share the release and what goes with it."""
     config, profile = target.config, target.profile
@@ -331,6 +337,7 @@ def board_jobs(
             deltas=config.ssh.deltas,
             keep_releases=config.rollout.keep_releases,
             heat=_heat(invocation, target),
+            begun=begun,
             back=command_for(invocation, "rollback", [board.name]),
         )
         for board in target.boards
@@ -367,9 +374,9 @@ def _notes(
     for count, total, names in _unread(outcomes):
         notes.append(f"{count} of {total} pictures could not be read on {named(names)}")
     if any(item.status == "ok" for item in outcomes):
-        notes.append(f"pictures and results: {_relative(run.path)}/<board>/")
+        notes.append(f"pictures and results: {paths.relative(run.path)}/<board>/")
     if any(item.status != "unchanged" for item in outcomes):
-        notes.append(f"report: {_relative(run.path)}/report.html")
+        notes.append(f"report: {paths.relative(run.path)}/report.html")
     else:
         notes.append(
             f"no board changed: what was built ({', '.join(built)}) gave what they have"
@@ -387,10 +394,3 @@ def _unread(outcomes: Sequence[Outcome]) -> list[tuple[int, int, list[str]]]:
         if item.status == "ok" and failed and total:
             found.setdefault((len(failed), int(total)), []).append(item.board)
     return [(*counts, names) for counts, names in found.items()]
-
-
-def _relative(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from omegaconf import OmegaConf
@@ -316,14 +315,6 @@ def cut_short(invocation: Invocation, boards: Collection[str]) -> tuple[dict[str
     return {"run": story.run, "verb": story.verb, "boards": found}, lines
 
 
-def relative(path: Path) -> str:
-    """``path`` as short as it can be said."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
 __all__ = [
     "Answer",
     "Place",
@@ -336,7 +327,6 @@ __all__ = [
     "failures_text",
     "named",
     "places_of",
-    "relative",
     "require_yes",
     "run_folder",
     "run_program",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -243,12 +242,21 @@ def limits_of(config: Config) -> Limits:
 
 
 @contextlib.contextmanager
-def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) -> Iterator[Places]:
-    """Give every board an address; simulated boards live as long as the ``with`` block."""
+def reach(
+    invocation: Invocation, targets: list[Target], *, build_host: bool, boards_too: bool = True
+) -> Iterator[Places]:
+    """Give every board an address; simulated boards live as long as the ``with`` block.
+
+    Without ``boards_too`` real boards may have none.
+    """
     if not invocation.config.simulate:
         yield Places(
-            {item.name: _checked(invocation, item, target) for target in targets for item in target.boards},
-            {target.name: _real_host(target, invocation) for target in targets} if build_host else {},
+            {
+                item.name: _checked(invocation, item, target)
+                for target in targets
+                for item in (target.boards if boards_too else ())
+            },
+            {target.name: real_host(target, invocation) for target in targets} if build_host else {},
         )
         return
     boards: list[SimBoard] = []
@@ -278,6 +286,7 @@ def reach(invocation: Invocation, targets: list[Target], *, build_host: bool) ->
                         target.profile.root,
                         _with_cann(kinds[target.name].profile, target),
                         board=target.config.convert.host == "board",
+                        wanted=target.config.convert.cann_version,
                     )
                     for target in targets
                     if build_host
@@ -393,11 +402,17 @@ def _build_stand_in(invocation: Invocation, target: Target, board: SimBoard) -> 
     if wanted == "board":
         return target, with_toolkit(board, version)
     if wanted in ("auto", "local"):
-        name = f"build-{target.name}" + (f"-{version}" if version else "")
+        other = version if version != target.profile.cann.version else None
+        name = f"build-{target.name}" + (f"-{other}" if other else "")
         return target, with_toolkit(_stand_in(name, target, toolkit=True), version)
     its = _inventory_host(invocation, target)
     stand_in = _stand_in(f"build-{wanted}", its, toolkit=True, user=its.boards[0].user)
     return its, with_toolkit(stand_in, version or its.profile.cann.version or target.profile.cann.version)
+
+
+def convert_stand_in(invocation: Invocation, target: Target) -> str:
+    """The CANN of the simulated machine that converts."""
+    return _build_stand_in(invocation, target, _stand_in(target.name, target))[1].cann_version
 
 
 def _inventory_host(invocation: Invocation, target: Target) -> Target:
@@ -413,19 +428,21 @@ def _inventory_host(invocation: Invocation, target: Target) -> Target:
     return Target(host.profile, config, (host,))
 
 
-def _real_host(target: Target, invocation: Invocation) -> ConvertHost:
+def real_host(target: Target, invocation: Invocation) -> ConvertHost:
     """The machine with ATC as ``convert.host`` names it: this one, the board, or a host of the inventory."""
     config, profile = target.config, target.profile
-    wanted = config.convert.host
+    wanted, version = config.convert.host, config.convert.cann_version
     if wanted in ("auto", "local"):
         address = Address(name="this machine", host="local", client="local", interpreters=("python3",))
-        return convert_host(address, limits_of(config), str(paths.home() / "convert"), profile, board=False)
+        root = str(paths.home() / "convert")
+        return convert_host(address, limits_of(config), root, profile, board=False, wanted=version)
     if wanted == "board":
-        return convert_host(address_of(target.boards[0], target), limits_of(config), profile.root, profile, board=True)
+        address = address_of(target.boards[0], target)
+        return convert_host(address, limits_of(config), profile.root, profile, board=True, wanted=version)
     its = _inventory_host(invocation, target)
     address = address_of(its.boards[0], its)
     profile = _with_cann(its.profile, target)
-    return convert_host(address, limits_of(its.config), profile.root, profile, board=False)
+    return convert_host(address, limits_of(its.config), profile.root, profile, board=False, wanted=version)
 
 
 def _with_cann(profile: BoardSettings, target: Target) -> BoardSettings:
@@ -439,7 +456,12 @@ def local_atc(script: str) -> bool:
     """Is there an ``atc`` on this machine once ``script`` has been sourced?"""
     import subprocess
 
-    answer = subprocess.run(
-        ["bash", "-c", f"{script}\ncommand -v atc >/dev/null"], capture_output=True, check=False, env=dict(os.environ)
-    )
-    return answer.returncode == 0 or shutil.which("atc") is not None
+    if shutil.which("atc"):
+        return True
+    command = ["bash", "-c", f"{script}\ncommand -v atc >/dev/null"]
+    try:
+        # A script of somebody's that asks or hangs must not hold us up.
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0

@@ -12,9 +12,12 @@ from toolkit.sim import SimBoard
 
 
 def convert_host(
-    address: Address, limits: Limits, root: str, profile: BoardSettings, *, board: bool
+    address: Address, limits: Limits, root: str, profile: BoardSettings, *, board: bool, wanted: str | None = None
 ) -> ConvertHost:
-    """ATC on the machine at ``address``, of ``profile``'s kind; ``board``: it is one of the boards itself."""
+    """ATC on the machine at ``address``, of ``profile``'s kind; ``board``: it is one of the boards itself.
+
+    ``wanted``: the CANN that it must have.
+    """
     environment = converter_script(profile.cann)
     warnings: tuple[str, ...] = ()
     if board and profile.run_mode == "RC" and 0 < profile.memory_mb <= LOW_MEMORY_MB:
@@ -23,7 +26,7 @@ def convert_host(
             f"convert.host=board: {address.name} has {profile.memory_mb} MB, so ATC compiles with one process; "
             "a build host is faster, and the only way for large networks",
         )
-    return ConvertHost(address, limits, root, environment, warnings)
+    return ConvertHost(address, limits, root, environment, warnings, wanted or "")
 
 
 def with_toolkit(board: SimBoard, cann_version: str | None) -> SimBoard:

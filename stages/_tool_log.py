@@ -56,7 +56,7 @@ def failure(
         what += f": {words}"
     else:
         what += " and said nothing"
-    whole = f"{tool}'s whole output: {_relative(log)}" if log else ""
+    whole = f"{tool}'s whole output: {paths.relative(log)}" if log else ""
     return CommandFailed(
         what,
         host=host,
@@ -78,7 +78,3 @@ def _words(lines: Sequence[str], entry: catalogue.Entry | None, codes: Sequence[
     if coded:
         return coded[:1]
     return [line for line in telling if _ERROR.search(line)][-3:] or telling[-3:]
-
-
-def _relative(path: Path) -> str:
-    return str(path.relative_to(paths.base())) if path.is_relative_to(paths.base()) else str(path)

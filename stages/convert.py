@@ -56,7 +56,9 @@ def settings(config: Config) -> Mapping[str, Any]:
 
 
 def tools(config: Config) -> Mapping[str, str]:
-    return {} if _given_om(config) or config.board is None else {"cann": config.board.cann.version}
+    if _given_om(config) or config.board is None:
+        return {}
+    return {"cann": config.convert.cann_version or config.board.cann.version}
 
 
 def files(config: Config) -> Mapping[str, Path]:

@@ -155,8 +155,8 @@ def _reference(
             try:
                 with Image.open(folder / name) as image:
                     ready = preprocess.apply(image, spec)
-            except (OSError, InputError) as error:
-                context.say(f"{name} cannot be read: {error}")
+            except Exception as error:  # Pillow raises nearly anything for broken files
+                context.say(f"{name} cannot be read: {pictures.why_unreadable(error)}")
             else:
                 entry["logits"] = [float(value) for value in next(model.logits([ready]))]  # type: ignore[list-item]
         entries.append(entry)

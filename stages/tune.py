@@ -47,7 +47,7 @@ def settings(config: Config) -> Mapping[str, Any]:
 
 
 def tools(config: Config) -> Mapping[str, str]:
-    return {"cann": config.board.cann.version} if config.board else {}
+    return {"cann": config.convert.cann_version or config.board.cann.version} if config.board else {}
 
 
 def files(config: Config) -> Mapping[str, Path]:

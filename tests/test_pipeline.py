@@ -45,6 +45,7 @@ class Cook:
         parts = [(path / "dish").read_text() for path in context.inputs.values()]
         (context.out / "dish").write_text("+".join([*parts, self.setting]))
         if self.fails:
+            (context.out / "crumbs").touch()
             raise KeyboardInterrupt
         return {"summary": self.setting}
 
@@ -101,6 +102,7 @@ def test_an_interrupted_stage_is_not_done(tmp_path: Path) -> None:
     made = build(again, CONFIG, Store(tmp_path), ["c"])
     assert ran(again) == "bc"
     assert (made["c"].path / "dish").read_text() == "a+b+c"
+    assert not (made["b"].path / "crumbs").exists(), "half a result is none"
 
 
 def test_the_users_own_file_counts_by_content(tmp_path: Path) -> None:

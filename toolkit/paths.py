@@ -23,3 +23,8 @@ def home() -> Path:
 def runs() -> Path:
     """``runs/``: one folder a run."""
     return base() / "runs"
+
+
+def relative(path: Path) -> str:
+    """``path`` as people can type it where they are: from the working folder where it lies below that."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -104,8 +104,13 @@ def _unreadable(path: Path) -> str | None:
         with Image.open(path) as opened:
             opened.load()
     except Exception as error:  # Pillow raises nearly anything for broken files
-        return "not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
+        return why_unreadable(error)
     return None
+
+
+def why_unreadable(error: Exception) -> str:
+    """What went wrong with a picture, on one line; Pillow's own words for what is none name files of ours."""
+    return "not a picture" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split()) or repr(error)
 
 
 def write_contact_sheet(paths: Sequence[Path], out: Path, *, columns: int = 5, side: int = 160) -> None:

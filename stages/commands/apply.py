@@ -7,8 +7,9 @@
     deploy apply inventory=factory --yes --until-done
 
 Run again, it does only what is not done: unchanged stages are skipped, boards that run the release already
-get one request and are left alone. plan=FILE carries out exactly what `deploy plan out=FILE` wrote, or
-refuses. --until-done goes on until the boards that don't answer now have it too, or until Ctrl-C.
+get one request and are left alone. plan=FILE carries out exactly what `deploy plan out=FILE` wrote, in its
+waves and with its gates, or refuses. --until-done goes on until the boards that don't answer now have it
+too, or until Ctrl-C.
 
 More than one board that the command line doesn't name (hosts=NAME,NAME) is asked about first, at a terminal;
 without one, --yes is wanted. --yes also answers rollout.pause=ask."""

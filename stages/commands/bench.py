@@ -25,11 +25,11 @@ from stages._boards import (
     exit_code,
     failures_text,
     places_of,
-    relative,
     run_folder,
     run_program,
 )
 from stages._invocation import Invocation
+from toolkit import paths
 from toolkit.errors import BoardRefused
 from toolkit.fleet import program
 from toolkit.fleet.journal import RunFolder
@@ -156,5 +156,6 @@ def _text(answers: list[Answer[Measured]], run: RunFolder) -> str:
     lines += failures_text(answers)
     if rows:
         count = next(answer.value.figures["count"] for answer in answers if answer.value)
-        lines.append(f"{count} executions each, copies included; every time: {relative(run.path)}/<board>/bench.json")
+        where = paths.relative(run.path)
+        lines.append(f"{count} executions each, copies included; every time: {where}/<board>/bench.json")
     return "\n".join(lines)

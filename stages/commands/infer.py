@@ -24,12 +24,11 @@ from stages._boards import (
     exit_code,
     failures_text,
     places_of,
-    relative,
     run_folder,
     run_program,
 )
 from stages._invocation import Invocation
-from toolkit import pictures
+from toolkit import paths, pictures
 from toolkit.errors import BoardRefused, UsageError
 from toolkit.fleet import program
 from toolkit.fleet.agreement import latency, read_results
@@ -157,7 +156,7 @@ def _text(answers: list[Answer[Inferred]], run: RunFolder) -> str:
             lines.append(f"boards disagree on {len(odd)} pictures, such as {odd[0]}")
     lines += failures_text(answers)
     if done:
-        lines.append(f"pictures and results: {relative(run.path)}/<board>/")
+        lines.append(f"pictures and results: {paths.relative(run.path)}/<board>/")
     return "\n".join(lines)
 
 

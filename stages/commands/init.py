@@ -16,7 +16,6 @@ import os
 import shutil
 from pathlib import Path
 
-from stages._boards import relative
 from stages._invocation import Invocation
 from toolkit import paths
 from toolkit.artefacts.hashing import walk_files
@@ -30,9 +29,9 @@ EXAMPLE = paths.CHECKOUT / "examples" / "start"
 def run(invocation: Invocation) -> int:
     folder = Path(invocation.config.out or ".").expanduser().absolute()
     made, kept = copy(EXAMPLE, folder)
-    lines = [f"+ {relative(folder / name)}" for name in made]
-    lines += [f"· {relative(folder / name)} is there already: left as it is" for name in kept]
-    place = "" if folder == Path.cwd() else f"cd {relative(folder)}; "
+    lines = [f"+ {paths.relative(folder / name)}" for name in made]
+    lines += [f"· {paths.relative(folder / name)} is there already: left as it is" for name in kept]
+    place = "" if folder == Path.cwd() else f"cd {paths.relative(folder)}; "
     lines.append(f"next: {place}deploy --config-dir conf app=mine +board=sim")
     invocation.renderer.data({"folder": str(folder), "made": made, "kept": kept}, "\n".join(lines))
     return 0

@@ -25,10 +25,10 @@ from stages._boards import (
     exit_code,
     failures_text,
     places_of,
-    relative,
     run_folder,
 )
 from stages._invocation import Invocation
+from toolkit import paths
 from toolkit.cann import catalogue
 from toolkit.errors import BoardRefused
 from toolkit.fleet.journal import RunFolder
@@ -181,7 +181,7 @@ def _text(answers: list[Answer[Logs]], run: RunFolder) -> str:
             lines.append(f"  what it means: {logs.explained}")
     lines += failures_text(answers)
     if any(answer.value is not None for answer in answers):
-        lines.append(f"fetched: {relative(run.path)}/<board>/logs/")
+        lines.append(f"fetched: {paths.relative(run.path)}/<board>/logs/")
     return "\n".join(lines)
 
 

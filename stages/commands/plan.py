@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stages._boards import cut_short, exit_code
+from stages._converters import with_converters
 from stages._fleet import reach, targets_of
 from stages._invocation import Invocation
 from stages._locking import open_store
@@ -28,7 +29,7 @@ HELP = "what would be built and changed, and why; changes nothing"
 
 
 def run(invocation: Invocation) -> int:
-    targets = targets_of(invocation)
+    targets = with_converters(invocation, targets_of(invocation), invocation.renderer.show)
     with reach(invocation, targets, build_host=False) as places:
         plan = make_plan(invocation, targets, open_store(invocation), places, invocation.renderer.show)
     killed, lines = cut_short(invocation, [board.board for board in plan.boards])

@@ -15,7 +15,6 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from stages._boards import relative
 from stages._invocation import Invocation
 from toolkit import paths, report
 from toolkit.errors import InputError
@@ -26,7 +25,7 @@ HELP = "write and open the HTML report of a run"
 def run(invocation: Invocation) -> int:
     folder = find(paths.runs(), invocation.config.run or "")
     path = report.write(folder)
-    invocation.renderer.data({"run": folder.name, "report": str(path)}, relative(path))
+    invocation.renderer.data({"run": folder.name, "report": str(path)}, paths.relative(path))
     if _somebody_looks(invocation):
         webbrowser.open(path.as_uri())
     return 0
@@ -39,7 +38,7 @@ def find(runs: Path, wanted: str) -> Path:
     """
     ids = sorted(path.name for path in runs.iterdir() if (path / "journal.jsonl").is_file()) if runs.is_dir() else []
     if not ids:
-        raise InputError(f"there are no runs in {relative(runs)}", hint="deploy writes one each time")
+        raise InputError(f"there are no runs in {paths.relative(runs)}", hint="deploy writes one each time")
     if not wanted:
         deployed = [name for name in reversed(ids) if _verb(runs / name) not in ("verify", "logs", "rollback")]
         return runs / (deployed or ids[::-1])[0]

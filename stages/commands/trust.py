@@ -29,7 +29,6 @@ from stages._boards import (
     failures_text,
     named,
     places_of,
-    relative,
     require_yes,
 )
 from stages._fleet import inventory_of, limits_of, profiles
@@ -78,13 +77,13 @@ def run(invocation: Invocation) -> int:
             where = _file(invocation)
             if not invocation.flags.json:
                 invocation.renderer.data({}, text)
-            question = f"Pin {count} keys of {named([item.name for item in todo])} in {relative(where)}?"
+            question = f"Pin {count} keys of {named([item.name for item in todo])} in {paths.relative(where)}?"
             require_yes(invocation, question)
             for item in todo:
                 assert item.value is not None
                 trust.pin(where, item.value.name, item.value.new, replace=invocation.config.replace)
             text = "" if not invocation.flags.json else text
-            text += f"{count} keys pinned in {relative(where)}"
+            text += f"{count} keys pinned in {paths.relative(where)}"
         elif not unsafe and not any(item.error for item in answers):
             text += "\nnothing to pin: all of them are known"
         lines = [line for name, why in unsafe.items() for line in (f"✗ {name}: {why[0]}", f"  what to do: {why[1]}")]

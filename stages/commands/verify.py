@@ -29,7 +29,6 @@ from stages._boards import (
     exit_code,
     failures_text,
     places_of,
-    relative,
     run_folder,
     run_program,
 )
@@ -132,7 +131,8 @@ def verify_receipts(invocation: Invocation) -> int:
     if not lines and count:
         lines = [f"{count} receipts: every one is there, as it was written"]
     elif not lines:
-        lines = [f"there are no receipts in {relative(paths.home() / 'receipts')}: nothing was done from here yet"]
+        where = paths.relative(paths.home() / "receipts")
+        lines = [f"there are no receipts in {where}: nothing was done from here yet"]
     found = [{"board": item.board, "problem": item.text} for item in problems]
     invocation.renderer.data({"receipts": found, "count": count}, "\n".join(lines))
     return PlanError.exit_code if problems else 0
@@ -260,5 +260,5 @@ def _text(answers: list[Answer[Verified]], run: RunFolder) -> str:
     heads = ["board", "release", "result", "accuracy", "difference"]
     lines = [table(heads, rows, right=["accuracy", "difference"]), *told, *failures_text(answers)]
     if any(answer.value is not None and answer.value.figures for answer in answers):
-        lines.append(f"pictures and results: {relative(run.path)}/<board>/")
+        lines.append(f"pictures and results: {paths.relative(run.path)}/<board>/")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from hypothesis import given
@@ -77,3 +78,13 @@ def test_digests_do_not_depend_on_the_order_of_keys(value: dict[str, object]) ->
     turned = dict(reversed(list(value.items())))
     assert digest_data(value) == digest_data(turned)
     assert json.loads(canonical_json(value)) == value
+
+
+def test_what_is_no_file_is_left_out_of_a_folders_digest(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    before = digest_folder(tmp_path)
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for a writer
+    (tmp_path / "dangling").symlink_to("nothing")
+    assert digest_folder(tmp_path) == before
+    (tmp_path / "b").symlink_to("a")
+    assert digest_folder(tmp_path) != before, "a link to a file is a file"

@@ -162,7 +162,17 @@ def test_chip_count_and_run_mode() -> None:
     two = findings(probe(npu_smi={"table": table(chips=2)}))["chip"]
     assert (two.state, two.fix) == ("note", "board.chips=2")
     mode = findings(probe(device={"opened": True, "run_mode": "EP"}))["chip"]
-    assert (mode.state, mode.fix) == ("note", "board.run_mode=EP")
+    assert (mode.state, mode.fix) == ("note", "board=atlas500, or board.run_mode=EP")
+
+
+def test_another_board_with_the_same_chip_is_named() -> None:
+    dk2 = BoardSettings(
+        **{
+            **vars(DK), "profile": "200i_dk_a2", "npu_name": "310B4", "soc_version": "Ascend310B4", "memory_mb": 3513,
+        }
+    )  # fmt: skip
+    found = findings(probe(npu_smi={"table": table("310B4", memory="900 / 7545")}), dk2)["chip"]
+    assert (found.state, found.fix) == ("note", "board=orangepi_aipro, or board.memory_mb=7545")
 
 
 def test_no_permission() -> None:

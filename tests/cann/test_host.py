@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from onnx import TensorProto, helper
 
 from toolkit.cann.environment import converter_script
 from toolkit.cann.host import ConvertHost
@@ -105,3 +107,30 @@ def test_a_tool_gets_files_and_variables_and_gives_its_results(machines: dict[st
     assert (argv, content) == (["--x=it's"], "network")
     assert bank.startswith(os.path.realpath(place.home))
     assert bank.endswith("/out/bank")
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_atc_runs_in_a_plain_folder_wherever_the_machine_keeps_its_own(tmp_path: Path, local: bool) -> None:
+    """ATC refuses paths with spaces, umlauts and the like (E10001)."""
+    model = tmp_path / "model.onnx"
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)]), str(model))
+    argv = ["atc", "--model=../in/model.onnx", "--framework=5", "--output=model", "--soc_version=Ascend310"]
+    before = set(Path("/tmp").glob("ascend-deploy-*"))
+    with Simulation([SimBoard("builder")], tmp_path / "mein Prüfstand") as simulation:
+        host = host_of(simulation.addresses[0], "5.0.4")
+        if local:
+            machine = Path(simulation.addresses[0].home).parent
+            script = host.environment.replace("$HOME", str(machine / "home"))
+            script += f"export ASCEND_SIM_BOARD='{machine / 'board.json'}' PATH='{machine / 'bin'}':\"$PATH\"\n"
+            here = Address(name="this machine", host="local", client="local", interpreters=("python3",))
+            host = ConvertHost(here, Limits(), str(tmp_path / "mein Projekt" / "convert"), script)
+        report = host.run(argv, {"in/model.onnx": model}, into=tmp_path / "r", limit=120, emit=lambda event: None)
+    assert report.status == 0, report.output
+    assert (tmp_path / "r" / "model.om").read_bytes().startswith(b"IMOD")
+    assert set(Path("/tmp").glob("ascend-deploy-*")) <= before, "it is removed again"

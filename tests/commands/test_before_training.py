@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stages._apply import _someone_answers
-from stages._fleet import Places, Target
+from stages._fleet import Places, Target, local_atc
 from tests.e2e.conftest import Deploy
 from toolkit.config.schema import AppSettings, BoardSettings, Config, LimitSettings, SshSettings
 from toolkit.errors import RemoteError
@@ -59,3 +59,8 @@ def test_an_address_that_is_none_is_refused_as_input(deploy: Deploy, setting: st
     done = deploy("status", "+board=200dk", "board.host=127.0.0.1", "board.port=1", setting)
     assert done.code == 2
     assert text in done.of("error")[0]["text"]
+
+
+def test_a_machine_without_bash_has_no_atc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not local_atc("true")

@@ -32,7 +32,6 @@ NAMED = [
     "atlas500", "atlas500_a2", "800_inference",
 ]  # fmt: skip
 SHELLS = [shell for shell in ("bash", "dash", "sh") if shutil.which(shell)]
-RECIPE = paths.CONF.parent / "docs" / "recipes" / "new-board.md"
 
 
 def composed(conf: Path, *overrides: str) -> Config:
@@ -204,7 +203,7 @@ def test_a_build_host_has_no_chip_and_knows_every_generation_of_cann(tmp_path: P
         machine = SimBoard(name=f"h{number}", soc_version="", chips=0, cann_version=version, groups=())
         folder = prepare(machine, tmp_path, install_modules(tmp_path))
         done = subprocess.run(
-            ["sh", "-c", f"{converter_script(host.cann)}\ncommand -v atc; command -v npu-smi"],
+            ["sh", "-c", f"{converter_script(host.cann)}\ncommand -v atc; command -v npu-smi; atc --help >/dev/null"],
             env=folder.environment(), capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert (done.stdout.count("\n"), done.stderr) == (1, ""), version
@@ -216,23 +215,3 @@ def test_sim_is_three_dev_kits() -> None:
     assert config.simulate
     assert config.board is not None
     assert (config.board.profile, config.board.count, config.board.soc_version) == ("200dk", 3, "Ascend310")
-
-
-def test_the_recipe_for_a_new_board_works_as_written(tmp_path: Path) -> None:
-    text = RECIPE.read_text("utf-8")
-    files = re.findall(r"<!-- file: (\S+) -->\n```yaml\n(.*?)```", text, re.DOTALL)
-    assert len(files) == 1
-    conf = tmp_path / "conf"
-    shutil.copytree(paths.CONF, conf)
-    for name, content in files:
-        assert name.startswith("conf/board/")
-        (tmp_path / name).write_text(content, "utf-8")
-    name = Path(files[0][0]).stem
-    overrides = re.findall(rf"\$ deploy .*?(\+board={name}.*)", text)
-    assert len(overrides) == 3
-    for line in overrides:
-        board = composed(conf, *line.split()).board
-        assert board is not None
-        assert board.profile == name
-        assert board.soc_version == "Ascend310B4"
-        assert "set_env.sh" in environment_script(board.cann)

@@ -2,6 +2,7 @@
 
 In ``docs/recipes/*.md`` and ``docs/operating.md``::
 
+    <!-- in: a clone -->            the folder is a copy of the checkout, which the commands run
     <!-- starts from: demo -->      the folder holds what the demo trained and converted
     <!-- needs: REQUIREMENT … -->   Python packages whose programs are on PATH
     <!-- file: NAME -->             the block that follows is that file

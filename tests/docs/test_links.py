@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -124,6 +125,13 @@ def cases() -> dict[tuple[str, ...], Path]:
     return found
 
 
+def jobs_of(words: list[str]) -> list[list[str]]:
+    """The settings of each job of a sweep."""
+    parts = [word.partition("=") for word in words]
+    every = itertools.product(*(value.split(",") for _, _, value in parts))
+    return [[f"{part[0]}={one}" for part, one in zip(parts, chosen, strict=True)] for chosen in every]
+
+
 def own_groups() -> set[str]:
     """``group/name`` of each config that a document shows."""
     files = [block.file for document in DOCUMENTS for block in blocks(document.read_text("utf-8"))]
@@ -153,7 +161,9 @@ def test_every_quoted_command_is_one() -> None:
             _, left = _take_flags(list(command))
             _, _, left = _take_verb(left)
             words = [_quoted(_with_plus(word)) for word in _of_hydra(left)]
-            problems = problems_of(words, demo if {"+board=sim", "app=digits"} & set(words) else kit, known)
+            base = demo if {"+board=sim", "app=digits"} & set(words) else kit
+            every = jobs_of(words) if "-m" in command else [words]
+            problems = [text for each in every for text in problems_of(each, base, known)]
         except (DeployError, HydraException) as error:
             problems = [str(error)]
         wrong += [f"{document.name}: deploy {shlex.join(command)}: {problem}" for problem in problems]
@@ -209,7 +219,7 @@ def test_settings_named_in_prose_exist() -> None:
             if (
                 match
                 and match[1].split(".")[0] in groups
-                and not re.search(r"\.(yaml|md|py|json|sh|om)$", match[1])
+                and not re.search(r"\.(yaml|md|py|json|sh|om|ckpt)$", match[1])
             ):
                 key = match[1]
                 if key not in KEYS | inner and not key.startswith("board.faults."):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -122,10 +124,15 @@ def test_a_text_file_named_jpg_is_told_and_the_rest_goes_on(demo: Demo, tmp_path
     good = next((demo.artefact("package") / "pictures").glob("3_*.png"))
     (folder / "three.png").write_bytes(good.read_bytes())
     (folder / "text.jpg").write_text("not a picture")
+    # More pixels than Pillow opens: its header is all that it takes to say so.
+    header = struct.pack(">4sIIBBBBB", b"IHDR", 60000, 60000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (folder / "zzz.png").write_bytes(bomb)
     done = demo.deploy("+board=sim", "board.count=1", f"infer.pictures={folder}")
     assert done.code == 0, done.err
+    assert "text.jpg cannot be read: not a picture" in [event.get("text") for event in done.of("log")]
     (outcome,) = done.boards.values()
-    assert outcome["figures"]["failed"] == ["text.jpg"]
+    assert outcome["figures"]["failed"] == ["text.jpg", "zzz.png"]
 
 
 @pytest.mark.e2e

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Deploy, Result, run
+from toolkit.sim import SimBoard
+from toolkit.sim.boards import install_modules, prepare
 
 pytestmark = pytest.mark.e2e
 
@@ -133,6 +135,35 @@ def test_a_host_of_the_inventory_converts_with_its_own_cann(home: tuple[Path, Re
     assert done.code == 0, done.err
     (convert,) = done.of("done", stage="convert")
     assert (convert["data"]["notes"]["host"], convert["data"]["notes"]["cann"]) == ("build-plain", "5.0.4")
+
+
+def test_an_update_of_the_converters_cann_converts_again(home: tuple[Path, Result], tmp_path: Path) -> None:
+    """On this machine, without a simulated board: CANN is found in the home folder, as it is on a real one."""
+
+    def machine(version: str) -> dict[str, str]:
+        board = SimBoard("here", soc_version="", chips=0, cann_version=version, groups=())
+        return prepare(board, tmp_path, install_modules(tmp_path)).environment()
+
+    inventory = tmp_path / "one.yaml"
+    overrides = "board.cann.version: 7.0.0, board.cann.before: 6.0.0"
+    inventory.write_text(f"boards: {{one: {{profile: 300i_pro, host: 192.0.2.1, overrides: {{{overrides}}}}}}}\n")
+    arguments = ("convert", f"inventory={inventory}", *QUICK)
+    first = run(home[0], *arguments, **machine("5.1.RC3"))
+    assert first.code == 0, first.err
+    (done,) = first.of("done", stage="convert")
+    assert (done["data"]["notes"]["host"], done["data"]["notes"]["cann"]) == ("this machine", "5.1.RC3")
+    (warning,) = first.of("warning")
+    assert "7.0.0 is not among the versions that know an Ascend310P3: since 5.1.RC1 and before 6.0.0" in warning["text"]
+    assert run(home[0], *arguments, **machine("5.1.RC3")).ran == []
+    updated = run(home[0], *arguments, **machine("6.0.0"))
+    assert updated.ran == ["convert"]
+    (start,) = updated.of("start", stage="convert")
+    assert "tool cann: 5.1.RC3 → 6.0.0" in start["text"]
+    # A version that is asked for must be the one that is there; without a toolkit the om is still good.
+    refused = run(home[0], *arguments, "convert.cann_version=5.0.4", **machine("6.0.0"))
+    (error,) = refused.of("error")
+    assert (refused.code, error["text"]) == (2, "convert.cann_version: this machine has CANN 6.0.0, not 5.0.4")
+    assert run(home[0], *arguments, HOME=str(tmp_path)).ran == []
 
 
 def test_a_small_board_converts_with_one_process_and_a_warning(home: tuple[Path, Result]) -> None:

@@ -16,15 +16,16 @@ from tests.docs.recipe import CHECKOUT, RECIPES, Block, blocks, commands, marked
 from tests.e2e.conftest import environment
 from tests.interpreters import venv_with
 
-# new-board adds a file to conf/ itself: tests/config/test_board_profiles.py has it.
-RUN = [path for path in RECIPES if path.stem != "new-board"]
-
 
 def start(recipe: str, folder: Path, trained: Path | None) -> dict[str, str]:
     """Make the folder that ``recipe`` begins in; return the environment of its commands.
 
-    ``deploy`` and ``python`` are this checkout's; what a run writes goes into the folder, as without DEPLOY_HOME.
+    ``deploy`` and ``python`` are this checkout's, or those of a copy of it that the folder is; what a run writes goes
+    into the folder, as without DEPLOY_HOME.
     """
+    clone = marked(recipe, "in") == ["a", "clone"]
+    for part in ("conf", "inventory", "stages", "toolkit") if clone else ():
+        shutil.copytree(CHECKOUT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     programs = folder / ".programs"
     programs.mkdir()
     for name, words in {"deploy": "-m stages", "python": ""}.items():
@@ -44,7 +45,7 @@ def start(recipe: str, folder: Path, trained: Path | None) -> dict[str, str]:
     return {
         **variables,
         "PATH": os.pathsep.join([str(programs), variables["PATH"]]),
-        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONPATH": str(folder if clone else CHECKOUT),
         "ANSIBLE_NOCOLOR": "1",
         "COLUMNS": "200",
     }
@@ -76,7 +77,7 @@ def type_in(typed: str, folder: Path, variables: dict[str, str]) -> str:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("path", RUN, ids=[path.stem for path in RUN])
+@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
 def test_a_recipe_works_as_written(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     recipe = path.read_text("utf-8")
     parts = blocks(recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,8 @@ from fleet_boards import Fleet, Made, answers, make_release, of_status
 
 from stages import _registry
 from toolkit.config.schema import GateSettings, RolloutSettings, VerifySettings
-from toolkit.fleet.job import cut_all_lines, deploy_board
-from toolkit.fleet.outcome import Outcome, exit_code
+from toolkit.fleet.job import cut_all_lines, deploy_board, revert_board
+from toolkit.fleet.outcome import Outcome, exit_code, held_before
 from toolkit.fleet.plan import Permits
 from toolkit.remote.agent import BoardAgent
 
@@ -83,6 +84,24 @@ def test_what_a_failure_in_the_second_wave_means(fleet: Fleet, old: Made, new: M
     running = fleet.running()
     assert {name for name in fleet.names if running[name] == new.id} == {"b-0", "b-1", "b-2"} - back
     assert exit_code(outcomes.values()) == 4
+
+
+def test_a_rollout_that_was_cut_short_and_goes_on_is_one_rollout(fleet: Fleet, old: Made, new: Made) -> None:
+    """What its first part brought is put back with the rest; what had the release before that is not."""
+    fleet.roll_out(old, run="first")
+    assert fleet.deploy(fleet.job("b-5", new, "long-ago")).status == "ok"
+    stop = threading.Event()
+    settings = RolloutSettings(waves=[2], failure_budget=0, on_failure="revert_all")
+    outcomes, _ = fleet.roll_out(new, settings, run="part", stop=stop, record=lambda outcome: stop.set())
+    assert of_status(outcomes, "ok") == {"b-0", "b-1"}
+    fleet.fault("b-4", "wrong")
+    outcomes, trip = fleet.roll_out(new, settings, run="rest", begun=frozenset({"part"}))
+    assert trip is not None
+    assert of_status(outcomes, "reverted") == {"b-0", "b-1", "b-2", "b-3"}
+    assert of_status(outcomes, "unchanged") == {"b-5"}
+    assert fleet.running() == {**dict.fromkeys(fleet.names, old.id), "b-5": new.id}
+    assert exit_code(outcomes.values()) == 4, "one board runs what the gate refused"
+    assert held_before(outcomes.values()) == [outcomes["b-5"]]
 
 
 def test_boards_that_had_nothing_have_nothing_again(fleet: Fleet, new: Made) -> None:
@@ -235,6 +254,24 @@ def test_a_board_is_not_blamed_for_a_line_that_a_person_cut(fleet: Fleet, old: M
     assert all_run(fleet, old)
 
 
+def test_what_somebody_did_meanwhile_is_left_alone_and_said(fleet: Fleet, old: Made, new: Made) -> None:
+    fleet.roll_out(old, run="first")
+    done = {name: fleet.deploy(fleet.job(name, new, "second")) for name in ("b-0", "b-1", "b-2")}
+    third = make_release(fleet.folder / "made", "third")
+    assert fleet.deploy(fleet.job("b-1", third, "between")).status == "ok"
+    (fleet.app("b-2") / "current").unlink()
+    (fleet.app("b-2") / "current").mkdir()
+    back = {
+        name: revert_board(fleet.job(name, new, "second"), outcome, "it burns", "gate", fleet.emit, fleet.connect)
+        for name, outcome in done.items()
+    }
+    assert {outcome.status for outcome in back.values()} == {"reverted"}
+    assert back["b-0"].message == f"put back to {old.id[:12]}: it burns"
+    assert f"somebody changed it meanwhile (it runs {third.id[:12]})" in back["b-1"].message
+    assert "was not made by this program" in back["b-2"].message
+    assert (fleet.current("b-0"), fleet.current("b-1")) == (old.id, third.id)
+
+
 def test_a_plan_s_waves_are_carried_out_whatever_the_labels_say_now(fleet: Fleet, old: Made) -> None:
     planned = [["b-5"], ["b-0", "b-3"], ["b-1", "b-2", "b-4"]]
     fleet.roll_out(old, RolloutSettings(by="site"), planned=planned)
@@ -295,7 +332,7 @@ def test_a_locked_board_is_refused_until_told(fleet: Fleet, old: Made, new: Made
         other.lock("eve@desk")
         outcomes, _ = fleet.roll_out(new, run="second")
         assert (outcomes["b-2"].status, outcomes["b-2"].cause) == ("failed", "locked")
-        assert "eve@desk is deploying to it" in outcomes["b-2"].message
+        assert re.search(r"eve@desk is deploying to it since \d+ s$", outcomes["b-2"].message)
         assert "rollout.break_lock=true" in outcomes["b-2"].hint
         assert fleet.current("b-2") == old.id
         unchanged, _ = fleet.roll_out(old, run="third")

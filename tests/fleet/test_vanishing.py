@@ -15,7 +15,7 @@ from fleet_boards import Made, make_release
 from tests.onboard.agent_board import ForkedLine, copy_tree, no_flush
 from toolkit.config.schema import VerifySettings
 from toolkit.fleet.job import BoardJob, Session, deploy_board
-from toolkit.fleet.journal import RunFolder, cut_short, read_journal
+from toolkit.fleet.journal import RunFolder, begun, cut_short, read_journal
 from toolkit.fleet.outcome import Outcome
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.agent import BoardAgent
@@ -184,6 +184,7 @@ def test_what_a_killed_run_left(tmp_path: Path, upto: str, state: str, says: str
     assert story.pid == os.getpid()
 
     runs = tmp_path / "runs"
+    assert begun(runs) == {story.run}
     found = cut_short(runs)
     assert found is not None
     assert (found.run, found.boards["board"].text) == (story.run, board.text)
@@ -195,4 +196,5 @@ def test_what_a_killed_run_left(tmp_path: Path, upto: str, state: str, says: str
         run.show(Event("summary", data={"exit_code": 0}))
         run.close()
         assert (cut_short(runs) is None) == (verb == "rollback"), verb
+    assert begun(runs) == begun(tmp_path / "nowhere") == frozenset()
     assert cut_short(tmp_path / "nowhere") is None

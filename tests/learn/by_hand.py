@@ -29,12 +29,14 @@ def weights(network: nn.Cell) -> dict[str, Any]:
     return {item.name: item.asnumpy().copy() for item in network.trainable_params()}
 
 
-def gradients(network: nn.Cell, pictures: ms.Tensor, answers: ms.Tensor) -> dict[str, Any]:
+def gradients(network: nn.Cell, pictures: ms.Tensor, answers: ms.Tensor) -> tuple[float, dict[str, Any]]:
+    """The loss, and its gradient for each weight."""
     network.set_train(True)
     loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
     wanted = network.trainable_params()
-    found = ms.value_and_grad(nn.WithLossCell(network, loss), None, wanted)(pictures, answers)[1]
-    return {item.name: gradient.asnumpy() for item, gradient in zip(wanted, found, strict=True)}
+    value, found = ms.value_and_grad(nn.WithLossCell(network, loss), None, wanted)(pictures, answers)
+    named = {item.name: gradient.asnumpy() for item, gradient in zip(wanted, found, strict=True)}
+    return float(value.asnumpy()), named
 
 
 def stepped(
@@ -71,7 +73,7 @@ def steps() -> dict[str, Any]:
         for _ in range(2):
             real.step.set_train(True)
             real.step(pictures, answers)
-            slope = gradients(network, pictures, answers)
+            _, slope = gradients(network, pictures, answers)
             found, speed = stepped(found, slope, speed)
             ms.load_param_into_net(network, {name: ms.Parameter(value, name) for name, value in found.items()})
             apart.append(difference(weights(real.network), found))
@@ -82,17 +84,20 @@ def steps() -> dict[str, Any]:
 def workers(data: str, checkpoint: str) -> dict[str, Any]:
     images, labels = read_split(Path(data), "train")
     training.set_up(STEP)
-    slopes = []
+    losses, slopes = [], []
     for rank in range(2):
         network = networks.build("resnet8", 10, 32, 32, STEP.seed)
         settings = TrainSettings(**{**vars(STEP), "workers": 2})
         ((pictures, answers),) = feeding.training_batches(images, labels, digits_spec(), settings, 1, rank)
-        slopes.append(gradients(network, pictures, answers))
+        loss, slope = gradients(network, pictures, answers)
+        losses.append(loss)
+        slopes.append(slope)
     before = weights(networks.build("resnet8", 10, 32, 32, STEP.seed))
     mean = {name: (slopes[0][name] + slopes[1][name]) / 2 for name in before}
     made = {name: value.asnumpy() for name, value in ms.load_checkpoint(checkpoint).items() if name in before}
     alone = [difference(stepped(before, slope)[0], made) for slope in slopes]
-    return {"apart": difference(stepped(before, mean)[0], made), "apart from one of them": min(alone)}
+    apart = difference(stepped(before, mean)[0], made)
+    return {"losses": losses, "apart": apart, "apart from one of them": min(alone)}
 
 
 def pictures() -> dict[str, Any]:
@@ -124,10 +129,10 @@ def pictures() -> dict[str, Any]:
     settings = TrainSettings(**{**vars(STEP), "batch_size": 8})
     spec = digits_spec()
 
-    def batches(**changes: Any) -> list[list[int]]:
+    def batches(epoch: int = 1, **changes: Any) -> list[list[int]]:
         chosen = TrainSettings(**{**vars(settings), **changes})
         parts = range(chosen.workers)
-        each = [feeding.training_batches(images, labels, spec, chosen, 1, rank) for rank in parts]
+        each = [feeding.training_batches(images, labels, spec, chosen, epoch, rank) for rank in parts]
         return [sorted(int(one) for batch in step for one in batch[1].asnumpy()) for step in zip(*each, strict=True)]
 
     return {
@@ -137,6 +142,7 @@ def pictures() -> dict[str, Any]:
         "the same again": places(True, 1) == first,
         "the same in another epoch": places(True, 2) == first,
         "two workers see what one with twice the batch does": batches(workers=2) == batches(batch_size=16),
+        "the same order in another epoch": batches(2) == batches(),
         "records of an epoch": len({one for step in batches() for one in step}),
     }
 

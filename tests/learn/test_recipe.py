@@ -52,6 +52,7 @@ def test_crops_mirrors_and_the_workers_parts(tmp_path: Path) -> None:
         "the same again": True,
         "the same in another epoch": False,
         "two workers see what one with twice the batch does": True,
+        "the same order in another epoch": False,
         "records of an epoch": 600,
     }
 
@@ -65,10 +66,13 @@ def test_two_workers_take_the_step_of_their_mean_gradient(digits: Path, tmp_path
     write_classes(data, digits_of.NAMES)
     settings = dataclasses.replace(STEP, workers=2)
     out = tmp_path / "out"
-    training_job.train(
+    report = training_job.train(
         data, ModelSettings(), digits_spec(), settings, DataSettings(), out=out,
         work=tmp_path / "work", emit=ignore,
     )  # fmt: skip
     found = by_hand(tmp_path, "workers", str(data), str(out / "last.ckpt"))
     assert found["apart"] < CLOSE
     assert found["apart from one of them"] > 100 * CLOSE
+    one, other = found["losses"]
+    assert report["loss"] == pytest.approx((one + other) / 2, abs=CLOSE)
+    assert abs(one - other) > 100 * CLOSE

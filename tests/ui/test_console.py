@@ -52,7 +52,7 @@ def test_who_does_not_answer_is_told_together_by_cause() -> None:
         (
             {"status": "ok", "skipped": ("push: the board has this release", "env: it is as wanted")},
             "",
-            "✓ b-1       ok no push: the board has this release; no env: it is as wanted",
+            "✓ b-1       ok push skipped: the board has this release; env skipped: it is as wanted",
         ),
     ],
 )

@@ -32,13 +32,17 @@ def canonical_json(value: Any) -> bytes:
 
 
 def walk_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Every regular file below ``folder`` as (path with slashes, path), sorted by the former."""
+    """Every regular file below ``folder`` as (path with slashes, path), sorted by the former.
+
+    Links to files count as files; pipes, which keep a reader waiting, and links to nothing do not.
+    """
     found = []
     for root, folders, names in os.walk(folder):
         folders.sort()
         for name in names:
             path = Path(root) / name
-            found.append((path.relative_to(folder).as_posix(), path))
+            if path.is_file():
+                found.append((path.relative_to(folder).as_posix(), path))
     yield from sorted(found)
 
 

@@ -18,6 +18,23 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _QUOTABLE = re.compile(r"(?!.*\$\()[^\"`\\\n\r\0]+\Z")
 
 
+# atc wants the driver's library. On a build host there is no driver, but the toolkit has a stub to link against, which
+# is enough for it (seen in public reports: CANN 7.0 and 8.0 below devlib; hicann/runtime: devlib/linux/<arch>). Behind
+# all else, and only without a chip: the runtime must never load it there.
+_STUB = """\
+_cann=${ASCEND_TOOLKIT_HOME:-${ASCEND_HOME_PATH:-}}
+if [ -n "$_cann" ] && [ ! -e /dev/davinci_manager ]; then
+    _arch=$(uname -m)
+    for _stub in "$_cann/$_arch-linux/devlib/linux/$_arch" "$_cann/$_arch-linux/devlib" "$_cann/devlib/linux/$_arch" \\
+        "$_cann/devlib" "$_cann/runtime/lib64/stub"; do
+        if [ -f "$_stub/libascend_hal.so" ]; then
+            export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$_stub"; break
+        fi
+    done
+fi
+unset _cann _arch _stub"""
+
+
 def environment_script(cann: CannSettings) -> str:
     """Shell text that makes ``import acl`` work on a board with this CANN.
 
@@ -47,7 +64,7 @@ def converter_script(cann: CannSettings) -> str:
     lines = _sourcing(scripts, key)
     if by_hand is not None:
         lines += ['if [ -z "$_cann" ]; then', *_exports(by_hand, key), *by_hand.lines, "fi"]
-    lines += ["unset _cann"]
+    lines += [_STUB]
     complaint = f"no atc on this machine: none of the set_env.sh in {key} is there"
     lines += [f'command -v atc >/dev/null || echo "{complaint}" >&2']
     return "\n".join(lines) + "\n"

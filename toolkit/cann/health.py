@@ -260,8 +260,9 @@ def _npu(profile: BoardSettings, words: Words, table: npu_smi.Table, kinds: Sequ
     right = f"Ascend{name}" == profile.soc_version and name == profile.npu_name
     mode = str(device.get("run_mode") or "")
     memory = table.chips[0].device_memory if table.chips else None
+    total = memory[1] if memory else 0
+    fits = fitting_profiles(kinds, name, chips=chips, run_mode=mode, memory_mb=total)
     if not right:
-        fits = fitting_profiles(kinds, name, chips=chips, run_mode=mode, memory_mb=memory[1] if memory else 0)
         fix = (
             f"board={fits[0]}" + (f" (or {', '.join(fits[1:])})" if len(fits) > 1 else "")
             if fits
@@ -274,16 +275,18 @@ def _npu(profile: BoardSettings, words: Words, table: npu_smi.Table, kinds: Sequ
             fix,
         )  # fmt: skip
         return
+    # The chip is right, and yet another board of its kind may be what this one is.
+    other = f"board={fits[0]}, or " if fits and fits[0] != profile.profile else ""
     if mode and mode != profile.run_mode:
-        yield Finding(
-            "chip",
-            "note",
-            f"{name} in {mode} mode; the profile says {profile.run_mode}",
-            f"board.run_mode={mode}",
-        )
+        text = f"{name} in {mode} mode; the profile {profile.profile} says {profile.run_mode}"
+        yield Finding("chip", "note", text, f"{other}board.run_mode={mode}")
     elif chips and chips != profile.chips:
         state: State = "bad" if chips < profile.chips else "note"
-        yield Finding("chip", state, f"{chips} of {name}; the profile says {profile.chips}", f"board.chips={chips}")
+        text = f"{chips} of {name}; the profile {profile.profile} says {profile.chips}"
+        yield Finding("chip", state, text, f"{other}board.chips={chips}")
+    elif other and profile.memory_mb and total > 1.25 * profile.memory_mb:
+        text = f"{name} with {total} MB; the profile {profile.profile} says {profile.memory_mb}"
+        yield Finding("chip", "note", text, f"{other}board.memory_mb={total}")
     else:
         yield Finding("chip", "ok", f"{name}, as {profile.soc_version}" + (f" ({chips} of them)" if chips > 1 else ""))
 

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.cann import catalogue
-from toolkit.cann.versions import newer
+from toolkit.cann.versions import newer, parse_version
 from toolkit.errors import ConfigError
 from toolkit.remote.address import Address, Limits
-from toolkit.remote.agent import BoardAgent
+from toolkit.remote.agent import BoardAgent, Inspection
 from toolkit.ui.events import Emit, Event, ignore
+
+# What ATC takes in a path, besides Chinese characters (hicann/ge ``base/common/util.cc``, CheckInputPathValid).
+_PLAIN = re.compile(r"[A-Za-z0-9./_-]+")
 
 MAX_BYTES = 8 << 30
 MAX_FILES = 10_000
@@ -55,7 +58,7 @@ class ToolReport:
 class ConvertHost:
     """Where and how to run CANN's tools. ``environment`` is shell text that puts them on PATH.
 
-    ``warnings`` are worth telling whoever converts there.
+    ``warnings`` are worth telling whoever converts there. ``wanted`` is the CANN that it must have; "": any.
     """
 
     address: Address
@@ -63,6 +66,7 @@ class ConvertHost:
     root: str
     environment: str
     warnings: tuple[str, ...] = ()
+    wanted: str = ""
 
     @property
     def name(self) -> str:
@@ -131,8 +135,7 @@ class ConvertHost:
         """A session with a work folder that holds ``env.sh`` and an empty ``out/``."""
         folder = f"work/{uuid.uuid4().hex[:12]}"
         connecting = BoardAgent.connect(self.address, self.limits, emit)
-        with tempfile.TemporaryDirectory() as here, connecting as agent:
-            found = agent.inspect(self.root, "convert")
+        with tempfile.TemporaryDirectory() as here, connecting as agent, self._plain_folder(agent) as found:
             script, empty = Path(here) / "env.sh", Path(here) / "empty"
             script.write_text(self.environment + exports.replace("{work}", f"{found.folder}/{folder}"))
             empty.touch()
@@ -144,6 +147,26 @@ class ConvertHost:
             finally:
                 with contextlib.suppress(Exception):
                     agent.remove(folder)
+
+    @contextlib.contextmanager
+    def _plain_folder(self, agent: BoardAgent) -> Iterator[Inspection]:
+        """A folder whose path ATC takes: our own, or a temporary one where that has spaces or other letters."""
+        found = agent.inspect(self.root, "convert")
+        if _PLAIN.fullmatch(found.folder):
+            yield found
+            return
+        made = agent.run(["mktemp", "-d", "/tmp/ascend-deploy-XXXXXX"], limit=self.limits.command)
+        folder = made.stdout_tail.strip()
+        if made.status or not _PLAIN.fullmatch(folder):
+            raise ConfigError(
+                f"convert.host: ATC on {self.name} does not take the path {found.folder}, and /tmp cannot be written",
+                hint="board.root of that machine: a folder with letters, digits and - . _ in its path only",
+            )
+        try:
+            yield agent.inspect(folder, "convert")
+        finally:
+            with contextlib.suppress(Exception):
+                agent.run(["rm", "-rf", "--", folder], limit=self.limits.command)
 
     def _probe(self, agent: BoardAgent, folder: str, tools: Sequence[str]) -> tuple[str, list[str]]:
         """CANN's version, "" where it is not written, and those of ``tools`` that are missing."""
@@ -162,6 +185,11 @@ class ConvertHost:
             raise ConfigError(
                 f"convert.host: there is no {tool} on {self.name}" + (f": {known.cause}" if known else ""),
                 hint=known.fix if known else "see whether CANN's toolkit is installed there, and where",
+            )
+        if self.wanted and version and parse_version(version) != parse_version(self.wanted):
+            raise ConfigError(
+                f"convert.cann_version: {self.name} has CANN {version}, not {self.wanted}",
+                hint=f"convert.cann_version={version}, or leave it out, or convert.host=… names another machine",
             )
         if board and not version:
             emit(Event("warning", f"{self.name}: which CANN it has cannot be told, the boards have {board}"))

@@ -191,7 +191,7 @@ class ConvertSettings:
 
     host: str = "auto"
     limit: float = 1800  # s
-    cann_version: str | None = None  # of a simulated build host; None = the board's
+    cann_version: str | None = None  # of the machine that converts; None = what it says, simulated: the board's
 
 
 @dataclass

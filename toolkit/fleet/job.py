@@ -69,6 +69,7 @@ class BoardJob:
     deltas: str = "auto"  # ssh.deltas
     keep_releases: int = 3
     heat: str = ""  # the setting that limits the chip's temperature: the board's own gate, or its wave's
+    begun: frozenset[str] = frozenset()  # ids of the runs that this one goes on with: they were cut short
     back: str = ""  # what to type to put this board back
 
     @cached_property
@@ -213,7 +214,7 @@ def deploy_board(
         session = Session(job, agent, inspection, decided, emit, outcome)
         outcome.before = dict(session.before)
         _note(emit, job.board, "planned", **{k: v for k, v in decided.decisive().items() if k != "board"})
-        _check(job, decided)
+        _check(job, decided, inspection)
         if decided.steps:
             agent.lock(job.holder, break_lock=job.permits.break_lock)
         for stage, run in stages:
@@ -222,17 +223,22 @@ def deploy_board(
             run(session)
         outcome.stage = ""
         outcome.status = "unchanged" if decided.done else "ok"
+        if decided.done and inspection.previous and (inspection.last_run or {}).get("run_id") in job.begun:
+            # It got the release in the part of this rollout that was cut short: so it can be put back, too.
+            outcome.switched, outcome.previous = True, inspection.previous
         if planning.VERIFY not in decided.steps:
             outcome.figures = dict(session.before)
 
     return attend(job, walk, emit, connect)
 
 
-def _check(job: BoardJob, decided: BoardPlan) -> None:
+def _check(job: BoardJob, decided: BoardPlan, inspection: Inspection) -> None:
     """Refuse a board that is not fit, or not as it was when the plan was made that is being carried out."""
     if decided.cause:
+        # How long is no part of a plan: that would be another one each second.
+        age = f" since {inspection.lock['age']:.0f} s" if decided.cause == "locked" and inspection.lock else ""
         raise BoardRefused(
-            f"{job.board}: {decided.reason}", cause=decided.cause, host=job.board, hint=decided.hint
+            f"{job.board}: {decided.reason}{age}", cause=decided.cause, host=job.board, hint=decided.hint
         )
     # Nobody compares environments in the middle of a rollout: that takes a request more.
     if job.planned is not None:
@@ -264,6 +270,9 @@ def revert_board(
         outcome.status = "reverted"
         outcome.cause = cause
         outcome.message = f"put back to {done.previous[:12] or 'nothing, as before'}: {why}"
+        if inspection.foreign or inspection.current not in (job.release.id, done.previous):
+            now = inspection.foreign or f"it runs {inspection.current[:12] or 'nothing'}"
+            outcome.message = f"left alone, as somebody changed it meanwhile ({now}): {why}"
 
     outcome = attend(job, walk, emit, connect, stage="revert", shown=False)
     outcome.release, outcome.previous, outcome.switched = done.release, done.previous, done.switched

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, Interrupted
 from toolkit.fleet.receipts import Receipts
 from toolkit.ui.events import Event
 
@@ -147,12 +147,8 @@ def cut_short(runs: Path) -> Story | None:
     None where there is none among the newest runs, or where later runs have seen to all of its boards. The verbs that
     only look are left out, and so is a run that still goes on."""
     later: list[Path] = []
-    folders = sorted((path for path in runs.iterdir() if path.is_dir()), reverse=True) if runs.is_dir() else []
-    begun = [(*_begin(folder / "journal.jsonl"), folder / "journal.jsonl") for folder in folders[:RECENT]]
-    for _, verb, file in sorted(begun, reverse=True):
-        if verb in (*LOOKING, ""):
-            continue
-        if _has_end(file) or _goes_on(file):
+    for file in _recent(runs):
+        if _end(file) or _goes_on(file):
             later.append(file)
             continue
         try:
@@ -167,6 +163,27 @@ def cut_short(runs: Path) -> Story | None:
     return None
 
 
+def begun(runs: Path) -> frozenset[str]:
+    """Ids of the newest rollouts that were killed or interrupted, back to the last one that came to its end: whoever
+    types the same again goes on with them."""
+    found = set()
+    for file in _recent(runs):
+        end = _end(file)
+        if end and end["kind"] == "summary" and end.get("data", {}).get("exit_code") != Interrupted.exit_code:
+            break
+        found.add(file.parent.name)
+    return frozenset(found)
+
+
+def _recent(runs: Path) -> list[Path]:
+    """The journals of the newest runs that may have changed boards, the newest first."""
+    folders = sorted((path for path in runs.iterdir() if path.is_dir()), reverse=True) if runs.is_dir() else []
+    files = [folder / "journal.jsonl" for folder in folders[:RECENT]]
+    begun = {file: _begin(file) for file in files}  # ids tell seconds only
+    files.sort(key=lambda file: begun[file][0], reverse=True)
+    return [file for file in files if begun[file][1] not in (*LOOKING, "")]
+
+
 def _begin(file: Path) -> tuple[float, str]:
     """When a run began, and its verb; "" where the journal does not say it."""
     try:
@@ -177,8 +194,8 @@ def _begin(file: Path) -> tuple[float, str]:
         return 0.0, ""
 
 
-def _has_end(file: Path) -> bool:
-    """Did the run come to its end, good or bad? That is among the last lines."""
+def _end(file: Path) -> dict[str, Any] | None:
+    """The entry with which a run came to its end, good or bad: among the last lines, where there is one."""
     with file.open("rb") as stream:
         stream.seek(max(0, os.fstat(stream.fileno()).st_size - 65536))
         lines = stream.read().split(b"\n")
@@ -186,8 +203,8 @@ def _has_end(file: Path) -> bool:
         with contextlib.suppress(ValueError, AttributeError):
             entry = json.loads(line)
             if not entry.get("board") and not entry.get("stage") and entry.get("kind") in ("summary", "fail"):
-                return True
-    return False
+                return dict(entry)
+    return None
 
 
 def _goes_on(file: Path) -> bool:

@@ -180,7 +180,12 @@ def gain_and_bias(spec):
 def decode(path):
     """Return the picture as an RGB image; raises whatever Pillow raises for broken ones."""
     with open(path, "rb") as stream:
-        image = Image.open(stream)
+        try:
+            image = Image.open(stream)
+        except OSError as error:
+            if error.errno is None:
+                raise ValueError("not a picture")  # Pillow would name the open file
+            raise
         if image.mode in DEEP_MODES:
             raise ValueError(f"mode {image.mode} (16-bit or floating point) is not supported")
         return image.convert("RGB")

@@ -34,6 +34,20 @@ export PYTHONPATH="${PKG_PATH}/python/site-packages${PYTHONPATH:+:${PYTHONPATH%:
 exec python3 -c '@RUN@' "$@"
 """.replace("@RUN@", RUN_MODULE.format(module="ascend_sim.atc"))
 
+# atc.bin is linked with the driver's library. Where no driver is installed, the loader must find the stub.
+_NO_DRIVER = """found=
+IFS=:
+for folder in $LD_LIBRARY_PATH; do
+    if [ -f "$folder/libascend_hal.so" ]; then found=1; fi
+done
+unset IFS
+if [ -z "$found" ]; then
+    echo "${PKG_PATH}/bin/atc.bin: error while loading shared libraries: libascend_hal.so:" \\
+        "cannot open shared object file: No such file or directory" >&2
+    exit 127
+fi
+"""
+
 # acl.so of the early CANN lay in a folder named acl, and PYTHONPATH named that folder; later ones name its
 # parent.
 _ACL_BESIDE = """# On PYTHONPATH stands this folder or the one above it: the module is the same.
@@ -89,7 +103,7 @@ def plan(board: SimBoard, home: Path, modules: Path) -> Install:
         _acllib(install, modules)
         install.activate = _acllib_exports(home)
         if board.toolkit:
-            _compiler(install, "Ascend/ascend-toolkit/latest", modules)
+            _compiler(install, board, "Ascend/ascend-toolkit/latest", modules)
             install.links["Ascend/ascend-toolkit/latest/atc"] = "compiler"
             _info(install, board, home, f"Ascend/ascend-toolkit/latest/{board.arch}-linux", "toolkit")
             install.activate += "; " + _five_exports(home)
@@ -136,9 +150,11 @@ def _acllib(install: Install, modules: Path) -> None:
     _modules(install, beside, modules, "acl", "ascend_sim")
 
 
-def _compiler(install: Install, package: str, modules: Path) -> None:
+def _compiler(install: Install, board: SimBoard, package: str, modules: Path) -> None:
     """ATC and its operators below ``package``."""
-    install.text(f"{package}/compiler/bin/atc", _ATC, 0o755)
+    lacks_driver = not board.chips and generation(board.cann_version) != "acllib"
+    wrapper = _ATC.replace("exec", _NO_DRIVER + "exec") if lacks_driver else _ATC
+    install.text(f"{package}/compiler/bin/atc", wrapper, 0o755)
     _modules(install, f"{package}/compiler/python/site-packages", modules, "ascend_sim")
     install.folders += [f"{package}/compiler/{name}" for name in ("lib64", "ccec_compiler/bin")]
     install.folders += [f"{package}/opp/built-in/op_impl/ai_core/tbe"]
@@ -148,7 +164,8 @@ def _package(install: Install, board: SimBoard, home: Path, package: str, module
     """The tree of one package since 5.0.4: toolkit (with ATC) or nnrt (without)."""
     for folder in ("lib64", "runtime/lib64"):
         install.text(f"{package}/{folder}/libascendcl.so", _LIBRARY)
-    install.text(f"{package}/devlib/libascendcl.so", "A stub to link against; never to load.\n")
+    for library in ("ascendcl", "ascend_hal"):
+        install.text(f"{package}/devlib/lib{library}.so", "A stub to link against; never to load.\n")
     install.folders += [f"{package}/lib64/plugin/{name}" for name in ("opskernel", "nnengine")]
     install.folders += [f"{package}/opp"]
     _modules(install, f"{package}/python/site-packages", modules, "acl", "ascend_sim")
@@ -165,7 +182,7 @@ def _package(install: Install, board: SimBoard, home: Path, package: str, module
         # nnrt and older toolkits are also asked at the package's root.
         _info(install, board, home, package, kind)
     if board.toolkit:
-        _compiler(install, package, modules)
+        _compiler(install, board, package, modules)
         install.links[f"{package}/bin/atc"] = "../compiler/bin/atc"
 
 

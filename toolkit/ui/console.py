@@ -216,7 +216,7 @@ class TextRenderer:
         if status == "unchanged":
             parts.append("nothing sent, nothing run")
         elif status == "ok" and skipped:
-            parts += [f"no {item}" for item in skipped]
+            parts += [" skipped: ".join(str(item).split(": ", 1)) for item in skipped]
         text = "; ".join(parts)
         self.line(f"[{style}]{mark}[/] [bold]{escape(event.board):<9}[/] [{style}]{status}[/] {escape(text)}")
 

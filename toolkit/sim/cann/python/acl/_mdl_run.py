@@ -42,10 +42,13 @@ def create_dataset():
 
 @api("destroy_dataset", "k")
 def destroy_dataset(handle):
-    """Destroy the dataset, neither its data buffers nor their memory."""
+    """Destroy the dataset with its copies of tensor descriptions, neither its data buffers nor their memory."""
     dataset = find(handle, Dataset, "dataset")
     if dataset is None:
         return errors.INVALID_PARAM
+    for copy in dataset.descs:
+        if copy is not None:
+            copy.drop()
     dataset.drop()
     return 0
 
@@ -57,7 +60,7 @@ def add_dataset_buffer(handle, buffer):
     if dataset is None or find(buffer, DataBuffer, "dataBuffer") is None:
         return handle, errors.INVALID_PARAM
     dataset.buffers.append(buffer)
-    dataset.descs.append(0)
+    dataset.descs.append(None)
     return handle, 0
 
 
@@ -78,24 +81,32 @@ def get_dataset_buffer(handle, index):
 
 
 @short("set_dataset_tensor_desc", "kkk")
-def set_dataset_tensor_desc(handle, desc, index):
-    """(dataset, ret)."""
+def set_dataset_tensor_desc(handle, desc_handle, index):
+    """(dataset, ret): the dataset keeps a copy of the description; 0 takes it away."""
     dataset = find(handle, Dataset, "dataset")
-    if dataset is None or find(desc, TensorDesc, "tensorDesc") is None:
+    if dataset is None:
         return handle, errors.INVALID_PARAM
     if index >= len(dataset.buffers):
         return handle, errors.value(index, "index", "it must be smaller than {}".format(len(dataset.buffers)))
-    dataset.descs[index] = desc
+    copy = None
+    if desc_handle:
+        desc = find(desc_handle, TensorDesc, "tensorDesc")
+        if desc is None:
+            return handle, errors.INVALID_PARAM
+        copy = desc.copy()
+    if dataset.descs[index] is not None:
+        dataset.descs[index].drop()
+    dataset.descs[index] = copy
     return handle, 0
 
 
 @short("get_dataset_tensor_desc", "kk")
 def get_dataset_tensor_desc(handle, index):
-    """A tensor description's handle, 0 if none was set (no ret)."""
+    """The handle of the dataset's own tensor description, 0 if none was set (no ret)."""
     dataset = find(handle, Dataset, "dataset")
-    if dataset is None or index >= len(dataset.descs):
+    if dataset is None or index >= len(dataset.descs) or dataset.descs[index] is None:
         return 0
-    return dataset.descs[index]
+    return dataset.descs[index].handle
 
 
 def _choose(model_id, handle, index, kind, values):

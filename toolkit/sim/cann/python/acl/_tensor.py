@@ -21,6 +21,14 @@ class TensorDesc(Handle):
         self.ranges = [[dim, dim] for dim in dims]
         self.name = ""
 
+    def copy(self):
+        """Return another one that says the same, for a dataset that owns it."""
+        copy = TensorDesc(self.data_type, self.dims, self.format)
+        copy.default = True  # not made by the program: no leak of its
+        copy.storage_dims, copy.storage_format = list(self.storage_dims), self.storage_format
+        copy.ranges, copy.name = [list(pair) for pair in self.ranges], self.name
+        return copy
+
     @property
     def count(self):
         """Number of elements; 0 for an unknown shape."""
