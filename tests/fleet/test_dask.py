@@ -215,6 +215,10 @@ def test_ctrl_c(fleet: tuple[Path, list[BoardJob], str], times: int) -> None:
         stop=stop,
     ) as engine:
         workers = list(engine.client.run(os.getpid).values())
+        for pid in workers:  # while they start, too: the mask; and then by themselves
+            words = [line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+            held = {word[0]: int(word[1], 16) for word in words if word and word[0] in ("SigBlk:", "SigIgn:")}
+            assert [mask >> (signal.SIGINT - 1) & 1 for mask in held.values()] == [1, 1]
         info = engine.client.scheduler_info(n_workers=-1)
         assert [info["services"], *(worker["services"] for worker in info["workers"].values())] == [{}] * 3
         listening = [place.laddr.ip for place in psutil.Process().net_connections("tcp") if place.status == "LISTEN"]

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,12 @@ class QuietScheduler(_Mute, Scheduler):  # type: ignore[misc]
 
 
 class QuietWorker(_Mute, Worker):  # type: ignore[misc]
-    """A worker without an HTTP server; its process finds this class by its name."""
+    """A worker without an HTTP server, which Ctrl-C does not end; its process finds this class by its name."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        super().__init__(*arguments, **options)
 
 
 def local_cluster(workers: int, threads: int, folder: Path) -> Any:
@@ -59,8 +66,11 @@ def _interruptions_held_back() -> Iterator[None]:
 
     A terminal sends Ctrl-C to all processes in front of it. What it means for the boards is decided in one
     place, and a worker that dies of it would leave its boards in the middle. The mask is inherited: by the
-    threads of the cluster, and by the processes that those start, now and when a worker died.
+    threads of the cluster, and by the processes that those start, now and when a worker died; it holds until
+    a worker's process can say so itself.
     """
+    # Python's tracker of shared resources, started by whoever needs it first, would take SIGINT off the mask.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
