@@ -29,6 +29,7 @@ from stages._planning import (
     waves_of,
     where_of,
 )
+from stages._training_host import training_target
 from toolkit import paths, pipeline, report
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import converter_script, environment_script
@@ -41,6 +42,7 @@ from toolkit.fleet.plan import Plan
 from toolkit.fleet.plan import to_text as plan_file
 from toolkit.fleet.plan_text import named
 from toolkit.fleet.rollout import Hands, Trip, roll_out
+from toolkit.learn.settings import Where
 from toolkit.remote.agent import local_holder
 from toolkit.ui.events import Emit, Event
 
@@ -54,6 +56,7 @@ def apply(invocation: Invocation) -> int:
     confirm_fleet(invocation, targets, len(planned.waves if planned else waves_of(invocation, targets)))
     store = open_store(invocation)
     missing = _missing(targets, store, ["package"])
+    _check_training_host(targets, missing)
     needs_host = _needs_host(targets, missing)
     _, killed = cut_short(invocation, [board.name for target in targets for board in target.boards])
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
@@ -104,6 +107,7 @@ def run_stage(invocation: Invocation) -> int:
     else:
         targets = targets_of(invocation)
     missing = _missing(targets, store, [name])
+    _check_training_host(targets, missing)
     needs_host = _needs_host(targets, missing)
     _check_local_atc(invocation, targets, needs_host)
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
@@ -172,6 +176,13 @@ def _needs_host(targets: Sequence[Target], missing: Sequence[Sequence[str]]) -> 
         for name in names
         if hasattr(modules[name], "needs_host")
     )
+
+
+def _check_training_host(targets: Sequence[Target], missing: Sequence[Sequence[str]]) -> None:
+    """Refuse before the data are made ready what could not be trained afterwards."""
+    for target, names in zip(targets, missing, strict=True):
+        if "train" in names and target.config.train.where is Where.ssh:
+            training_target(target.config)
 
 
 def _check_local_atc(invocation: Invocation, targets: Sequence[Target], needs_host: bool) -> None:

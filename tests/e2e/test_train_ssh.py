@@ -79,5 +79,9 @@ def test_without_a_host_or_an_inventory_it_says_what_to_give(deploy: Deploy, tmp
     assert (local.code, "--attach" in str(local.of("error"))) == (2, True)
     nobody = deploy(*QUICK)
     assert (nobody.code, "train.remote.host" in str(nobody.of("error"))) == (2, True)
+    wrong = in_process(tmp_path / "run", *QUICK, "train.epochs=1", "train.remote.host=bilder", "inventory=example")
+    assert (wrong.code, wrong.of("start")) == (2, []), "told before anything is made"
+    assert "train.remote.host=bilder: there is no such machine" in wrong.of("error")[0]["text"]
+    assert wrong.of("error")[0]["hint"] == "did you mean builder?"
     nowhere = deploy(*QUICK, "train.remote.host=gpu")
     assert (nowhere.code, "inventory=NAME" in str(nowhere.of("error"))) == (2, True)
