@@ -29,6 +29,7 @@ from stages._planning import (
     waves_of,
     where_of,
 )
+from stages._training_host import training_target
 from toolkit import paths, pipeline, report
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import converter_script, environment_script
@@ -42,6 +43,7 @@ from toolkit.fleet.plan import Plan
 from toolkit.fleet.plan import to_text as plan_file
 from toolkit.fleet.plan_text import named
 from toolkit.fleet.rollout import Hands, Trip, roll_out
+from toolkit.learn.settings import Where
 from toolkit.remote.agent import local_holder
 from toolkit.ui.events import Emit, Event
 
@@ -56,6 +58,7 @@ def apply(invocation: Invocation) -> int:
     targets = with_converters(invocation, targets, invocation.renderer.show)
     store = open_store(invocation)
     missing = _missing(targets, store, ["package"])
+    _check_training_host(targets, missing)
     needs_host = _needs_host(targets, missing)
     _, killed = cut_short(invocation, [board.name for target in targets for board in target.boards])
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
@@ -108,6 +111,7 @@ def run_stage(invocation: Invocation) -> int:
     if name not in ("data", "train", "export"):
         targets = with_converters(invocation, targets, invocation.renderer.show)
     missing = _missing(targets, store, [name])
+    _check_training_host(targets, missing)
     needs_host = _needs_host(targets, missing)
     _check_local_atc(invocation, targets, needs_host)
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
@@ -176,6 +180,13 @@ def _needs_host(targets: Sequence[Target], missing: Sequence[Sequence[str]]) -> 
         for name in names
         if hasattr(modules[name], "needs_host")
     )
+
+
+def _check_training_host(targets: Sequence[Target], missing: Sequence[Sequence[str]]) -> None:
+    """Refuse before the data are made ready what could not be trained afterwards."""
+    for target, names in zip(targets, missing, strict=True):
+        if "train" in names and target.config.train.where is Where.ssh:
+            training_target(target.config)
 
 
 def _check_local_atc(invocation: Invocation, targets: Sequence[Target], needs_host: bool) -> None:

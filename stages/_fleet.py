@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import difflib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -415,14 +416,26 @@ def convert_stand_in(invocation: Invocation, target: Target) -> str:
     return _build_stand_in(invocation, target, _stand_in(target.name, target))[1].cann_version
 
 
+def machine_named(config: Config, key: str, wanted: str) -> Board:
+    """The machine of the inventory that the setting ``key`` names. UsageError where there is none."""
+    if config.inventory is None:
+        raise UsageError(f"{key}={wanted}: hosts stand in an inventory", hint="give inventory=NAME")
+    found = inventory_of(config)
+    for item in found:
+        if item.name == wanted:
+            return item
+    # Machines under hosts: first: one of them is meant, most likely.
+    names = [item.name for item in sorted(found, key=lambda item: item.kind != "host")]
+    near = difflib.get_close_matches(wanted, names, n=1)
+    raise UsageError(
+        f"{key}={wanted}: there is no such machine in inventory={config.inventory}",
+        hint=f"did you mean {near[0]}?" if near else f"there are: {', '.join(names[:8])}",
+    )
+
+
 def _inventory_host(invocation: Invocation, target: Target) -> Target:
     """The host of the inventory that ``convert.host`` names."""
-    wanted = target.config.convert.host
-    if target.config.inventory is None:
-        raise UsageError(
-            f"convert.host={wanted}: hosts stand in an inventory", hint="give inventory=NAME, or convert.host=local"
-        )
-    host = inventory.select(inventory_of(target.config), wanted)[0]
+    host = machine_named(target.config, "convert.host", target.config.convert.host)
     # It is a machine of its own kind: its login, its folder and its CANN are not the board's.
     config = _config_for(invocation, host, _composed_for(invocation, host))
     return Target(host.profile, config, (host,))

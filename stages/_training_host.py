@@ -10,12 +10,12 @@ from dataclasses import replace
 from hydra import compose
 from omegaconf import OmegaConf
 
-from stages._fleet import Target, address_of, inventory_of, limits_of, simulated_address, stand_ins
-from toolkit import inventory, paths
+from stages._fleet import Target, address_of, limits_of, machine_named, simulated_address, stand_ins
+from toolkit import paths
 from toolkit.cann.environment import converter_script
 from toolkit.config.schema import Config
 from toolkit.config.store import load
-from toolkit.errors import ConfigError, UsageError
+from toolkit.errors import ConfigError
 from toolkit.learn.over_ssh import TrainHost
 from toolkit.learn.settings import Device
 from toolkit.remote.address import Address
@@ -25,7 +25,7 @@ from toolkit.sim import Simulation, SimulationError
 @contextlib.contextmanager
 def training_host(config: Config) -> Iterator[TrainHost]:
     """Where to train; a simulated machine lives, with all that runs on it, as long as the ``with`` block."""
-    its = _target(config)
+    its = training_target(config)
     if not config.simulate:
         yield host_of(config, its, address_of(its.boards[0], its))
         return
@@ -38,12 +38,9 @@ def training_host(config: Config) -> Iterator[TrainHost]:
         raise ConfigError(f"simulate: {error}") from error
 
 
-def _target(config: Config) -> Target:
+def training_target(config: Config) -> Target:
     """The host as a target of its own: its login, its folder and its CANN are those of its own profile."""
-    wanted = config.train.remote.host
-    if config.inventory is None:
-        raise UsageError(f"train.remote.host={wanted}: hosts stand in an inventory", hint="give inventory=NAME")
-    host = inventory.select(inventory_of(config), wanted)[0]
+    host = machine_named(config, "train.remote.host", config.train.remote.host)
     composed = compose("deploy", [f"+board={host.profile}"])
     OmegaConf.set_struct(composed, False)
     for key, value in host.overrides.items():

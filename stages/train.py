@@ -10,6 +10,7 @@ from typing import Any
 from stages._training_host import training_host
 from toolkit.cloud import training as cloud_training
 from toolkit.config.schema import Config
+from toolkit.errors import UsageError
 from toolkit.learn import over_ssh, summaries, training_job
 from toolkit.learn.settings import Where, to_json
 from toolkit.pipeline import Context
@@ -83,6 +84,8 @@ def _train(context: Context) -> dict[str, Any]:
         return cloud_training.train(
             config, data, out=context.out, work=context.work, emit=context.emit, attach=attach
         )
+    if attach and config.train.where is Where.local:
+        raise UsageError("--attach: nothing trains elsewhere with train.where=local", hint="leave --attach out")
     recipe = config.model, config.preprocess, config.train, config.data
     if config.train.where is Where.ssh:
         with training_host(config) as host:

@@ -25,9 +25,17 @@ HELP = "end a training in ModelArts or on a host"
 
 def run(invocation: Invocation) -> int:
     """Ask for each job's end and wait for it."""
-    ended = _on_host(invocation) if invocation.config.train.where is Where.ssh else _in_the_cloud(invocation)
+    others: list[str] = []
+    if invocation.config.train.where is Where.ssh:
+        ended = _on_host(invocation)
+    else:
+        ended = _in_the_cloud(invocation)
+        running = jobs.running(Store(paths.home()).root)
+        others = sorted({record.app for _, record in running} - {invocation.config.app.name})
     lines = [f"training job {item['job']}: {item['phase'].lower()}" for item in ended]
-    invocation.renderer.data({"cancelled": ended}, "\n".join(lines) or "no training job is running")
+    found = "\n".join(lines) or "no training job" + (" of this app" if others else "") + " is running"
+    more = [f"not ended, since it is of another app: deploy cancel app.name={app}" for app in others]
+    invocation.renderer.data({"cancelled": ended, "other_apps": others}, "\n".join([found, *more]))
     return 0
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.cloud.modelarts_server import Job, ModelArtsServer, Program
 from tests.cloud.obs_server import ObsServer
+from tests.commands.conftest import run as command
 from toolkit.cloud import jobs
 from toolkit.cloud.boot import MARK
 from toolkit.cloud.jobs import Cloud, Record
@@ -230,6 +231,21 @@ def test_cancelling(run: Run, modelarts_server: ModelArtsServer) -> None:
     assert state is not None
     assert state.phase == "Terminated"
     assert list(jobs.running(root)) == []
+
+
+def test_nothing_to_cancel_is_said_as_it_is(tmp_path: Path) -> None:
+    nothing = command(tmp_path, "cancel", json_lines=False)
+    assert (nothing.code, nothing.out) == (0, "no training job is running\n")
+    work = tmp_path / ".deploy" / "work" / "train-1"
+    work.mkdir(parents=True)
+    Record("deploy-digits-1", "digits", id="job-1").write(work)
+    of_another = command(tmp_path, "cancel", json_lines=False)
+    assert of_another.code == 0
+    assert of_another.out.splitlines() == [
+        "no training job of this app is running",
+        "not ended, since it is of another app: deploy cancel app.name=digits",
+    ]
+    assert Record.read(work) == Record("deploy-digits-1", "digits", id="job-1")
 
 
 def test_a_job_stopped_by_somebody_else(run: Run, modelarts_server: ModelArtsServer) -> None:

@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from stages.__main__ import _quoted, _take_flags, _take_verb, _with_plus
+from stages._registry import verb_names
 from tests.docs.recipe import CHECKOUT, blocks, missing_line
 from toolkit import paths
 from toolkit.config.checks import check
@@ -237,3 +238,13 @@ def test_expected_lines_are_looked_for_in_order() -> None:
     assert missing_line(printed, ("exit code 7", "four")) == "four"
     assert missing_line(printed, ("one two",)) == "one two"
     assert missing_line(printed, ("exit code 0",)) == "exit code 0"
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_readme_names_every_verb_board_and_group(name: str) -> None:
+    text = (CHECKOUT / name).read_text("utf-8")
+    words = {word for code in re.findall(r"`([^`]+)`", prose(text)) for word in code.split()}
+    boards = {path.stem for path in (paths.CONF / "board").glob("*.yaml")} - {"sim", "host"}
+    root = (paths.CONF / "deploy.yaml").read_text("utf-8")
+    groups = {"board", *re.findall(r"^  - (\w+): ", root, re.MULTILINE)}
+    assert {*verb_names(), *boards, *groups} - words == set()

@@ -74,8 +74,14 @@ def test_left_alone_it_goes_on_until_it_is_cancelled(deploy: Deploy, tmp_path: P
         assert (attached.code, "already ended on gpu" in str(attached.of("error"))) == (2, True), attached.out
 
 
-def test_without_a_host_or_an_inventory_it_says_what_to_give(deploy: Deploy) -> None:
+def test_without_a_host_or_an_inventory_it_says_what_to_give(deploy: Deploy, tmp_path: Path) -> None:
+    local = in_process(tmp_path / "run", "train", "--attach", "app=digits", "train.epochs=0")
+    assert (local.code, "--attach" in str(local.of("error"))) == (2, True)
     nobody = deploy(*QUICK)
     assert (nobody.code, "train.remote.host" in str(nobody.of("error"))) == (2, True)
+    wrong = in_process(tmp_path / "run", *QUICK, "train.epochs=1", "train.remote.host=bilder", "inventory=example")
+    assert (wrong.code, wrong.of("start")) == (2, []), "told before anything is made"
+    assert "train.remote.host=bilder: there is no such machine" in wrong.of("error")[0]["text"]
+    assert wrong.of("error")[0]["hint"] == "did you mean builder?"
     nowhere = deploy(*QUICK, "train.remote.host=gpu")
     assert (nowhere.code, "inventory=NAME" in str(nowhere.of("error"))) == (2, True)

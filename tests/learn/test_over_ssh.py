@@ -129,6 +129,8 @@ def test_ctrl_c_leaves_it_running_and_the_same_call_follows_it(
 
 
 def test_only_what_changed_is_sent(machine: Machine, few: Path, tmp_path: Path) -> None:
+    if not (machine.work / "blobs").exists():  # another test of this module has sent them, if it ran here
+        train(machine, "before", few, tmp_path / "out", epochs=0)
     kept = {path.name for path in (machine.work / "blobs").iterdir()}
     events: list[Event] = []
     train(machine, "again", few, tmp_path / "out", events.append, epochs=0)
