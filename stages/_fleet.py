@@ -81,7 +81,7 @@ def targets_of(invocation: Invocation) -> list[Target]:
             _config_for(invocation, boards[0], composed[profile]),
             tuple(boards),
         )
-        for (profile, overrides), boards in sorted(groups.items())
+        for (profile, overrides), boards in sorted(groups.items(), key=lambda group: (group[0][1] != "{}", group[0]))
     ]
 
 

@@ -53,7 +53,7 @@ def test_there_and_back_again(own_fleet: Fleet) -> None:
     again = own_fleet.deploy("rollback", inventory, "hosts=sim-1,sim-2", "simulate=true", "app=digits")
     assert again.code == 4, again.out + again.err
     (result,) = again.of("result")
-    one, two = result["boards"]
+    one, two = sorted(result["boards"], key=lambda item: str(item["board"]))
     assert (one["status"], one["release"]) == ("unchanged", old)
     assert one["note"].startswith(f"already rolled back from {new[:12]}")
     assert os.readlink(own_fleet.app("sim-1") / "current") == f"releases/{old}"
