@@ -113,7 +113,7 @@ def _grouped(invocation: Invocation, machines: list[Board]) -> list[Target]:
     composed = {group[0].profile: _composed_for(invocation, group[0]) for group in groups.values()}
     targets: list[Target] = []
     problems: list[str] = []
-    for (profile, overrides), boards in sorted(groups.items()):
+    for (profile, overrides), boards in sorted(groups.items(), key=lambda group: (group[0][1] != "{}", group[0])):
         # Named by what it is, whatever order the boards stand in: plans and locks hold these names.
         name = profile if overrides == "{}" or kinds.count(profile) == 1 else f"{profile}-{_short(overrides)}"
         try:
