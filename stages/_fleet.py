@@ -6,6 +6,7 @@ import contextlib
 import copy
 import difflib
 import json
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -60,6 +61,8 @@ def targets_of(invocation: Invocation) -> list[Target]:
     """The boards that the call selects, grouped by their configs. Raises UsageError when it selects none."""
     config = invocation.config
     if config.inventory is None:
+        if config.hosts:
+            raise UsageError("hosts: selects from an inventory", hint="give inventory=NAME too")
         if config.board is None:
             raise UsageError(
                 "no board is chosen",
@@ -70,8 +73,6 @@ def targets_of(invocation: Invocation) -> list[Target]:
                 f"board={config.board.profile}: a machine without a chip is no board",
                 hint="write it under hosts: of an inventory, and give convert.host=NAME",
             )
-        if config.hosts:
-            raise UsageError("hosts: selects from an inventory", hint="give inventory=NAME too")
         if config.board.count > 1 and not config.simulate and invocation.verb != "sim":
             raise UsageError("board.count: only simulated boards can be counted", hint="simulate=true, or inventory=")
         return [Target(config.board.profile, config, tuple(_boards_of(config.board)))]
@@ -433,6 +434,11 @@ def machine_named(config: Config, key: str, wanted: str) -> Board:
     )
 
 
+def words_for_host(config: Config, machine: Board) -> str:
+    """What selects a machine under ``hosts:`` on the command line, as a shell takes it."""
+    return shlex.join([f"inventory={config.inventory}", f"hosts={machine.name}"])
+
+
 def _inventory_host(invocation: Invocation, target: Target) -> Target:
     """The host of the inventory that ``convert.host`` names."""
     host = machine_named(target.config, "convert.host", target.config.convert.host)
@@ -450,10 +456,10 @@ def real_host(target: Target, invocation: Invocation) -> ConvertHost:
         root = str(paths.home() / "convert")
         return convert_host(address, limits_of(config), root, profile, board=False, wanted=version)
     if wanted == "board":
-        address = address_of(target.boards[0], target)
+        address = address_of(target.boards[0], target, selection(invocation, [target.boards[0].name]))
         return convert_host(address, limits_of(config), profile.root, profile, board=True, wanted=version)
     its = _inventory_host(invocation, target)
-    address = address_of(its.boards[0], its)
+    address = address_of(its.boards[0], its, words_for_host(config, its.boards[0]))
     profile = _with_cann(its.profile, target)
     return convert_host(address, limits_of(its.config), profile.root, profile, board=False, wanted=version)
 

@@ -2,21 +2,17 @@
 
     deploy trust +board=200dk
     deploy trust inventory=factory hosts=press-1
-    deploy trust hosts=press-1 replace=true        a board that was set up anew
+    deploy trust inventory=factory hosts=press-1 replace=true     a board that was set up anew
 
 Nobody logs in to a board for that. Compare the fingerprints with what the board itself says:
-ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub. Keys go into the first file of ssh.known_hosts. Without inventory=
-hosts= is looked for among the board profiles and in all inventories there are. Machines under hosts: of an inventory
-are among them where hosts=, convert.host= or train.remote.host= names them.
+ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub. Keys go into the first file of ssh.known_hosts. Machines under hosts:
+of an inventory are among them where hosts=, convert.host= or train.remote.host= names them.
 
 A key that changed is refused unless replace=true is given.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,12 +27,10 @@ from stages._boards import (
     places_of,
     require_yes,
 )
-from stages._fleet import inventory_of, limits_of, profiles
+from stages._fleet import limits_of
 from stages._invocation import Invocation
 from toolkit import paths
-from toolkit.config.store import load
-from toolkit.errors import ConfigError, DeployError, UsageError
-from toolkit.inventory.selection import Terms
+from toolkit.errors import ConfigError
 from toolkit.remote import trust
 from toolkit.remote.hostkeys import HostKey
 from toolkit.ui.tables import table
@@ -65,7 +59,6 @@ class Shown:
 
 
 def run(invocation: Invocation) -> int:
-    invocation = _found(invocation)
     with places_of(invocation, hosts=True) as places:
         answers = each(invocation, places, _look)
         text = "\n".join([_table(answers), *failures_text(answers)])
@@ -138,52 +131,6 @@ def _file(invocation: Invocation) -> Path:
     if not files:
         raise ConfigError("ssh.known_hosts: no file to pin keys in", hint="ssh.known_hosts=[~/.ssh/known_hosts]")
     return Path(files[0]).expanduser()
-
-
-def _found(invocation: Invocation) -> Invocation:
-    """With hosts= alone, as hints write it: which board is that?"""
-    config = invocation.config
-    if config.inventory is not None or not config.hosts:
-        return invocation
-    names = [term.key for term in Terms.parse(config.hosts).terms if term.kind == "name" and not term.negated]
-    if config.board is not None:
-        if names == [config.board.profile] or not names:
-            return dataclasses.replace(invocation, config=dataclasses.replace(config, hosts=None))
-        raise UsageError(
-            f"hosts={config.hosts}: +board={config.board.profile} is one board",
-            hint="leave hosts= out, or inventory=NAME",
-        )
-    if len(names) == 1 and names[0] in profiles():
-        extra = [f"+board={names[0]}", "hosts=null"]
-    else:
-        extra = [f"inventory={_inventory_with(invocation, names)}"]
-    composed = invocation.compose(extra)
-    return dataclasses.replace(invocation, composed=composed, config=load(composed))
-
-
-def _inventory_with(invocation: Invocation, names: list[str]) -> str:
-    """The one inventory that has boards of these names."""
-    fits = []
-    for path in _inventories():
-        candidate = dataclasses.replace(invocation.config, inventory=str(path))
-        with contextlib.suppress(DeployError):  # one that is broken is not the one
-            if {board.name for board in inventory_of(candidate)}.issuperset(names):
-                fits.append(path)
-    if len(fits) == 1 and names:
-        return str(fits[0])
-    where = (
-        f"more than one inventory has it: {', '.join(path.stem for path in fits)}" if fits else "no inventory has it"
-    )
-    raise UsageError(f"hosts={invocation.config.hosts}: {where}", hint="give inventory=NAME or +board=NAME too")
-
-
-def _inventories() -> Iterator[Path]:
-    seen = set()
-    for folder in (paths.base() / "inventory", paths.INVENTORY):
-        for path in sorted(folder.glob("*.y*ml")) if folder.is_dir() else ():
-            if path.stem not in seen:
-                seen.add(path.stem)
-                yield path
 
 
 def _table(answers: list[Answer[Shown]]) -> str:

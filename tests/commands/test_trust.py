@@ -34,8 +34,7 @@ def test_from_unknown_to_trusted_to_changed(live: Callable[..., Live]) -> None:
     assert "--yes" in asked.err
     assert not there.known_hosts.exists(), "nobody said yes"
 
-    # As the hints of other commands write it: no inventory named, this board alone.
-    done = there.deploy("trust", "hosts=new-1", "--yes")
+    done = there.deploy("trust", "inventory=live", "hosts=new-1", "--yes")
     assert done.code == 0, done.out + done.err
     (result,) = done.of("result")
     assert result["pinned"] == 1
@@ -70,9 +69,14 @@ def test_from_unknown_to_trusted_to_changed(live: Callable[..., Live]) -> None:
 def test_hosts_that_nobody_knows(live: Callable[..., Live]) -> None:
     there = live(SimBoard("new-1"))
     there.inventory()
-    done = there.deploy("trust", "hosts=nobody", json_lines=False)
+    done = there.deploy("trust", "inventory=live", "hosts=nobody", json_lines=False)
     assert done.code == 2
-    assert "no inventory has it" in done.err
+    assert "nobody" in done.err
+    # A name alone could be anybody's, a profile with an address of its own, too: it is not looked for.
+    for name in ("new-1", "200dk"):
+        alone = there.deploy("trust", f"hosts={name}", json_lines=False)
+        assert alone.code == 2
+        assert "give inventory=NAME" in alone.err
 
 
 @pytest.mark.e2e
@@ -86,10 +90,8 @@ def test_a_single_board_by_its_profile(live: Callable[..., Live]) -> None:
     words = shlex.split(hint.partition("then: deploy ")[2])
     assert set(at) < set(words)
     assert there.deploy(*words, "--yes").of("result")[0]["pinned"] == 1
-    # ``hosts=200dk`` alone means the profile; its own address would be 192.168.1.2.
-    for which in (("+board=200dk", *at), ("+board=200dk", "hosts=200dk", *at)):
-        done = there.deploy("trust", *which, "--yes")
-        assert done.code == 0, done.out + done.err
+    done = there.deploy("trust", "+board=200dk", *at, "--yes")
+    assert done.code == 0, done.out + done.err
     assert there.known_hosts.read_text().count("ssh-ed25519") == 1
 
 
@@ -110,7 +112,7 @@ def test_machines_that_convert_and_train(live: Callable[..., Live]) -> None:
         (result,) = done.of("result")
         return {item["board"]: item for item in result["boards"]}
 
-    assert list(named("trust", "hosts=gpu", "--yes")) == ["gpu"]
+    assert list(named("trust", "inventory=live", "hosts=gpu", "--yes")) == ["gpu"]
     assert list(named("trust", "inventory=live", convert, "--yes")) == ["dk", "builder"]
 
     used = named("doctor", "inventory=live", convert, train, f"train.remote.python={sys.executable}")
