@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from stages import _registry
 from stages._asking import asker, confirm_fleet
-from stages._boards import Answer, Lines, Place, cut_short
+from stages._boards import Answer, Lines, Place, both, cut_short
 from stages._converters import with_converters
 from stages._engine import engine_of
 from stages._fleet import Places, Target, inventory_of, limits_of, local_atc, reach, targets_of
@@ -64,7 +64,7 @@ def apply(invocation: Invocation, last: str = _registry.BOARD_ORDER[-1]) -> int:
     needs_host = _needs_host(targets, missing)
     _, killed = cut_short(invocation, [board.name for target in targets for board in target.boards])
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
-    emit = _both(invocation, run)
+    emit = both(invocation, run)
     for line in killed:
         emit(Event("log", line, data={"show": True}))
     try:
@@ -117,7 +117,7 @@ def run_stage(invocation: Invocation) -> int:
     needs_host = _needs_host(targets, missing)
     _check_local_atc(invocation, targets, needs_host)
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
-    emit = _both(invocation, run)
+    emit = both(invocation, run)
     try:
         if needs_host:
             with reach(invocation, targets, build_host=True, boards_too=False) as places:
@@ -132,7 +132,11 @@ def run_stage(invocation: Invocation) -> int:
             result = {"stage": name, "artefact": artefact.digest, "path": str(artefact.path)}
             invocation.renderer.data(result, f"{name}: {paths.relative(artefact.path)}")
             invocation.results.append({**result, "notes": artefact.notes, "seconds": artefact.seconds})
+        run.show(Event("summary", data={"exit_code": 0}))
         return 0
+    except BaseException as error:
+        run.show(Event("fail", f"{type(error).__name__}: {error}"))
+        raise
     finally:
         run.close()
 
@@ -140,14 +144,6 @@ def run_stage(invocation: Invocation) -> int:
 def _has_boards(config: Config) -> bool:
     """Does an inventory name boards? One with nothing but a host to train on does not."""
     return config.inventory is not None and any(item.kind == "board" for item in inventory_of(config))
-
-
-def _both(invocation: Invocation, run: RunFolder) -> Emit:
-    def emit(event: Event) -> None:
-        run.show(event)
-        invocation.renderer.show(event)
-
-    return emit
 
 
 def _missing(targets: Sequence[Target], store: Store, wanted: list[str]) -> list[list[str]]:

@@ -309,12 +309,18 @@ def test_stages_on_boards_stop_where_they_are_told_to(demo: Demo) -> None:
         (result,) = demo.deploy("status", "+board=sim").of("result")
         return {item["release"] for item in result["boards"]}
 
+    def behind(*words: str) -> set[bool | None]:
+        (result,) = demo.deploy("status", "+board=sim", *words).of("result")
+        return {item["behind"] for item in result["boards"]}
+
     before = running()
+    assert behind() == {False}
     pushed = demo.deploy("push", "+board=sim", other, "rollout.gate.min_accuracy=0.5")
     assert pushed.code == 0, pushed.out + pushed.err
     assert {item["status"] for item in pushed.boards.values()} == {"ok"}
     assert all("still runs" in item["message"] for item in pushed.boards.values())
     assert running() == before, "nothing is switched"
+    assert behind(other) == {True}
     assert all(item["sent"] > 100_000 for item in pushed.boards.values())
     again = demo.deploy("push", "+board=sim", other)
     assert all(item["sent"] < 40_000 for item in again.boards.values()), "it is there"
