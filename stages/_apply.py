@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from stages import _registry
 from stages._asking import asker, confirm_fleet
-from stages._boards import Answer, Lines, Place, cut_short
+from stages._boards import Answer, Lines, Place, both, cut_short
 from stages._converters import with_converters
 from stages._engine import engine_of
 from stages._fleet import Places, Target, inventory_of, limits_of, local_atc, reach, targets_of
@@ -33,7 +34,7 @@ from stages._training_host import training_target
 from toolkit import paths, pipeline, report
 from toolkit.artefacts.store import Artefact, Store
 from toolkit.cann.environment import converter_script, environment_script
-from toolkit.config.schema import Config
+from toolkit.config.schema import Config, GateSettings
 from toolkit.errors import ConfigError, DeployError, Interrupted
 from toolkit.fleet import journal
 from toolkit.fleet.job import BoardJob
@@ -48,8 +49,9 @@ from toolkit.remote.agent import local_holder
 from toolkit.ui.events import Emit, Event
 
 
-def apply(invocation: Invocation) -> int:
-    """Everything: build, roll out, verify, sum up."""
+def apply(invocation: Invocation, last: str = _registry.BOARD_ORDER[-1]) -> int:
+    """Everything: build, roll out, verify, sum up. ``last``: the stage on the boards to stop after; only the last of
+    all, ``verify``, switches them to the release."""
     planned: Plan | None = None
     if invocation.config.plan:
         invocation, planned = read_plan(invocation)
@@ -62,7 +64,7 @@ def apply(invocation: Invocation) -> int:
     needs_host = _needs_host(targets, missing)
     _, killed = cut_short(invocation, [board.name for target in targets for board in target.boards])
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
-    emit = _both(invocation, run)
+    emit = both(invocation, run)
     for line in killed:
         emit(Event("log", line, data={"show": True}))
     try:
@@ -81,7 +83,7 @@ def apply(invocation: Invocation) -> int:
                 if any(missing):
                     _check_converters(targets, missing, places, emit)
                     _check_local_atc(invocation, targets, needs_host)
-                outcomes, trip = _roll_out(invocation, targets, store, places, run, emit, stop, planned)
+                outcomes, trip = _roll_out(invocation, targets, store, places, run, emit, stop, planned, last)
         code = Interrupted.exit_code if stop.is_set() else exit_code(outcomes)
         emit(Event("summary", data={"exit_code": code}))
         built = list(dict.fromkeys(name for names in missing for name in names))
@@ -97,11 +99,11 @@ def apply(invocation: Invocation) -> int:
 
 
 def run_stage(invocation: Invocation) -> int:
-    """``deploy STAGE``: a build stage and what it needs; a board stage means the whole way to it."""
+    """``deploy STAGE``: a stage and what it needs. After a stage on the boards they run what they ran before."""
     name = invocation.verb
     stages = _registry.build_stages()
     if name not in stages:
-        return apply(invocation)
+        return apply(invocation, name)
     store = open_store(invocation)
     config = invocation.config
     if name in ("data", "train", "export") and config.board is None and not _has_boards(config):
@@ -115,7 +117,7 @@ def run_stage(invocation: Invocation) -> int:
     needs_host = _needs_host(targets, missing)
     _check_local_atc(invocation, targets, needs_host)
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
-    emit = _both(invocation, run)
+    emit = both(invocation, run)
     try:
         if needs_host:
             with reach(invocation, targets, build_host=True, boards_too=False) as places:
@@ -130,7 +132,11 @@ def run_stage(invocation: Invocation) -> int:
             result = {"stage": name, "artefact": artefact.digest, "path": str(artefact.path)}
             invocation.renderer.data(result, f"{name}: {paths.relative(artefact.path)}")
             invocation.results.append({**result, "notes": artefact.notes, "seconds": artefact.seconds})
+        run.show(Event("summary", data={"exit_code": 0}))
         return 0
+    except BaseException as error:
+        run.show(Event("fail", f"{type(error).__name__}: {error}"))
+        raise
     finally:
         run.close()
 
@@ -138,14 +144,6 @@ def run_stage(invocation: Invocation) -> int:
 def _has_boards(config: Config) -> bool:
     """Does an inventory name boards? One with nothing but a host to train on does not."""
     return config.inventory is not None and any(item.kind == "board" for item in inventory_of(config))
-
-
-def _both(invocation: Invocation, run: RunFolder) -> Emit:
-    def emit(event: Event) -> None:
-        run.show(event)
-        invocation.renderer.show(event)
-
-    return emit
 
 
 def _missing(targets: Sequence[Target], store: Store, wanted: list[str]) -> list[list[str]]:
@@ -280,6 +278,7 @@ def _roll_out(
     emit: Emit,
     stop: threading.Event,
     planned: Plan | None,
+    last: str,
 ) -> tuple[list[Outcome], Trip | None]:
     jobs: list[BoardJob] = []
     begun = journal.begun(paths.runs()) - {run.id}
@@ -290,11 +289,14 @@ def _roll_out(
         jobs += board_jobs(invocation, target, made["package"], places, run, planned, begun)
         releases[target.name], packages[target.name] = jobs[-1].release.id, made["package"].digest
     keep_lock(invocation, targets, store, releases, run.path)
-    with engine_of(invocation, packages, emit, stop) as (deploy, revert, workers):
+    settings = invocation.config.rollout
+    if last != _registry.BOARD_ORDER[-1]:
+        settings = replace(settings, gate=GateSettings())  # nothing is measured
+    with engine_of(invocation, packages, last, emit, stop) as (deploy, revert, workers):
         hands = Hands(deploy, revert, asker(invocation, stop), recorder(run, jobs))
         return roll_out(
             jobs,
-            invocation.config.rollout,
+            settings,
             hands,
             workers=workers,
             emit=emit,
@@ -384,7 +386,7 @@ def _notes(
         notes.append(f"largest difference between a board and the reference: {max(largest):.2g}")
     for count, total, names in _unread(outcomes):
         notes.append(f"{count} of {total} pictures could not be read on {named(names)}")
-    if any(item.status == "ok" for item in outcomes):
+    if any(item.status == "ok" and (run.path / item.board).is_dir() for item in outcomes):
         notes.append(f"pictures and results: {paths.relative(run.path)}/<board>/")
     if any(item.status != "unchanged" for item in outcomes):
         notes.append(f"report: {paths.relative(run.path)}/report.html")

@@ -21,15 +21,14 @@ from stages._asking import ask, can_ask
 from stages._fleet import Target, limits_of, machines_of, reach, targets_of
 from stages._invocation import Invocation
 from toolkit import paths
-from toolkit.errors import DeployError, Interrupted, LineLost, RemoteError, Unreachable, UsageError
+from toolkit.errors import BoardRefused, DeployError, Interrupted, LineLost, RemoteError, Unreachable, UsageError
 from toolkit.fleet import journal
 from toolkit.fleet.journal import RunFolder
 from toolkit.inventory import Board
 from toolkit.inventory.selection import Terms
 from toolkit.remote.address import Address
-from toolkit.remote.agent import BoardAgent, RunReport, local_holder
+from toolkit.remote.agent import BoardAgent, Inspection, RunReport, local_holder
 from toolkit.ui.events import Emit, Event, ignore
-from toolkit.ui.tables import table
 
 T = TypeVar("T")
 
@@ -282,6 +281,32 @@ def run_folder(invocation: Invocation) -> Iterator[RunFolder]:
         run.close()
 
 
+def deployed(place: Place, agent: BoardAgent) -> Inspection:
+    """What the board says, if it runs a release of ours.
+
+    :raises BoardRefused: it runs none.
+    """
+    found = agent.inspect(place.target.profile.root, place.target.config.app.name)
+    if not found.current or found.foreign:
+        raise BoardRefused(
+            f"{place.name}: {found.foreign or 'nothing is deployed there'}",
+            cause="foreign-release" if found.foreign else "no-release",
+            host=place.name,
+            hint="deploy first",
+        )
+    return found
+
+
+def both(invocation: Invocation, run: RunFolder) -> Emit:
+    """Events for people and for the run's journal."""
+
+    def emit(event: Event) -> None:
+        run.show(event)
+        invocation.renderer.show(event)
+
+    return emit
+
+
 def run_program(
     place: Place,
     agent: BoardAgent,
@@ -313,22 +338,3 @@ def cut_short(invocation: Invocation, boards: Collection[str]) -> tuple[dict[str
     lines = [f"! the run {story.run} ({story.verb}) was killed before its end; what its journal says:"]
     lines += [f"  {named(names)}: {text}" for text, names in groups.items()]
     return {"run": story.run, "verb": story.verb, "boards": found}, lines
-
-
-__all__ = [
-    "Answer",
-    "Place",
-    "Records",
-    "ask_boards",
-    "confirm",
-    "cut_short",
-    "each",
-    "exit_code",
-    "failures_text",
-    "named",
-    "places_of",
-    "require_yes",
-    "run_folder",
-    "run_program",
-    "table",
-]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from stages import convert
 from stages._fleet import Target, convert_stand_in, real_host
@@ -18,11 +19,13 @@ from toolkit.errors import RemoteError
 from toolkit.ui.events import Emit, Event
 
 
-def with_converters(invocation: Invocation, targets: Sequence[Target], emit: Emit) -> list[Target]:
+def with_converters(
+    invocation: Invocation, targets: Sequence[Target], emit: Emit, *, ask: bool = True
+) -> list[Target]:
     """The targets with ``convert.cann_version`` filled in where it is not set. Warns of boards' odd CANN versions.
 
     A real machine is asked, over a connection of its own; one that does not answer is taken to have what it had the
-    last time. With ``lock=`` nothing is converted, and nobody is asked.
+    last time. With ``lock=`` nothing is converted, and nobody is asked; nor is anybody without ``ask``.
     """
     if invocation.config.lock:
         return list(targets)
@@ -37,7 +40,7 @@ def with_converters(invocation: Invocation, targets: Sequence[Target], emit: Emi
             else:
                 host = real_host(target, invocation)
                 if str(host.address) not in asked:
-                    asked[str(host.address)] = _ask(host, emit)
+                    asked[str(host.address)] = _ask(host, emit) if ask else _known().get(str(host.address), "")
                 version = asked[str(host.address)]
         if version:
             settings = replace(target.config.convert, cann_version=version)
@@ -58,12 +61,7 @@ def _warn(profile: BoardSettings, emit: Emit) -> None:
 
 def _ask(host: ConvertHost, emit: Emit) -> str:
     """The CANN of a machine, "" where nobody knows."""
-    remembered = paths.home() / "converters.json"
-    try:
-        known = {str(name): str(version) for name, version in json.loads(remembered.read_text("utf-8")).items()}
-    except (OSError, ValueError, AttributeError):
-        known = {}
-    name = str(host.address)
+    known, name = _known(), str(host.address)
     try:
         version = host.version()
     except RemoteError as error:
@@ -72,7 +70,19 @@ def _ask(host: ConvertHost, emit: Emit) -> str:
             emit(Event("warning", f"{error}: it is taken to have CANN {version}, as the last time"))
         return version
     if version and known.get(name) != version:
-        remembered.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(remembered, json.dumps({**known, name: version}, indent=1, sort_keys=True).encode())
+        _remembered().parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(_remembered(), json.dumps({**known, name: version}, indent=1, sort_keys=True).encode())
     # A machine that lost its toolkit: what was converted there is still good.
     return version or known.get(name, "")
+
+
+def _remembered() -> Path:
+    return paths.home() / "converters.json"
+
+
+def _known() -> dict[str, str]:
+    """Machine → the CANN that it had the last time."""
+    try:
+        return {str(name): str(version) for name, version in json.loads(_remembered().read_text("utf-8")).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}

@@ -19,14 +19,14 @@ Revert = Callable[[BoardJob, Outcome, str, str], Outcome]
 
 @contextlib.contextmanager
 def engine_of(
-    invocation: Invocation, packages: Mapping[str, str], emit: Emit, stop: threading.Event
+    invocation: Invocation, packages: Mapping[str, str], last: str, emit: Emit, stop: threading.Event
 ) -> Iterator[tuple[Deploy, Revert, int]]:
     """The two functions that touch boards, and how many boards at once they are good for.
 
-    ``packages``: a target's key → the digest of its artefact of the stage ``package``. ``stop``: set by
-    the first Ctrl-C; boards that nobody has begun by then are left out.
+    ``packages``: a target's key → the digest of its artefact of the stage ``package``. ``last``: the stage to stop
+    after. ``stop``: set by the first Ctrl-C; boards that nobody has begun by then are left out.
     """
-    stages, config = _registry.board_stages(), invocation.config
+    stages, config = _registry.board_stages(last), invocation.config
     if config.engine.name == "threads":
         yield (
             lambda job: deploy_board(job, stages, emit),

@@ -49,14 +49,6 @@ class Target:
         return self.config.board
 
 
-@dataclass(frozen=True)
-class Reached:
-    """A board with an address to reach it at."""
-
-    board: Board
-    address: Address
-
-
 def targets_of(invocation: Invocation) -> list[Target]:
     """The boards that the call selects, grouped by their configs. Raises UsageError when it selects none."""
     config = invocation.config
@@ -111,7 +103,8 @@ def _grouped(invocation: Invocation, machines: list[Board]) -> list[Target]:
         overrides = json.dumps(dict(item.overrides), sort_keys=True, default=str)
         groups.setdefault((item.profile, overrides), []).append(item)
     kinds = [profile for profile, _ in groups]
-    composed = {group[0].profile: _composed_for(invocation, group[0]) for group in groups.values()}
+    first = {group[0].profile: group[0] for group in groups.values()}
+    composed = {profile: _composed_for(invocation, machine) for profile, machine in first.items()}
     targets: list[Target] = []
     problems: list[str] = []
     for (profile, overrides), boards in sorted(groups.items(), key=lambda group: (group[0][1] != "{}", group[0])):

@@ -1,4 +1,4 @@
-"""Finds the stages and the verbs: a new one is a new file, nothing else is edited."""
+"""Finds the stages and the verbs: a new one is a new file. A board stage takes its place in ``BOARD_ORDER``, too."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def build_stages() -> Mapping[str, Stage]:
     return {name: cast(Stage, module) for name, module in modules().items() if hasattr(module, "VERSION")}
 
 
-def board_stages() -> list[tuple[str, Callable[[Session], None]]]:
-    """The stages that run on each board, in order."""
-    return [(name, modules()[name].run) for name in BOARD_ORDER]
+def board_stages(last: str = BOARD_ORDER[-1]) -> list[tuple[str, Callable[[Session], None]]]:
+    """The stages that run on each board, in order, up to ``last``."""
+    return [(name, modules()[name].run) for name in BOARD_ORDER[: BOARD_ORDER.index(last) + 1]]
 
 
 def stage_names() -> list[str]:

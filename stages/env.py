@@ -1,5 +1,7 @@
-"""The environment: a marked block in ``~/.bashrc`` for people who log in (programs use the release's
-env.sh)."""
+"""The environment: a marked block in ``~/.bashrc`` for people who log in (programs use the release's env.sh).
+
+With a new release it is written in the same step as the switch to it: ``deploy env`` writes the block of boards that
+run the release already, and is as ``deploy push`` on the others."""
 
 from __future__ import annotations
 

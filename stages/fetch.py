@@ -1,4 +1,6 @@
-"""The results and annotated pictures back from the board, into ``runs/<id>/<board>/``."""
+"""The results and annotated pictures back from the board, into ``runs/<id>/<board>/``.
+
+``deploy fetch`` stops there: the new release ran beside the one in use, and nothing is switched."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The release onto the board, beside the one in use: only what is missing is sent, each file checked by
-digest."""
+"""The release onto the board, beside the one in use: only what is missing is sent, each file checked by digest.
+
+``deploy push`` stops there: the boards go on with what they run, and the next ``deploy`` has nothing to send."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from toolkit.errors import CommandFailed, GateError
 from toolkit.fleet import gates
-from toolkit.fleet.agreement import compare, latency
+from toolkit.fleet.agreement import compare, figures_of
 from toolkit.fleet.health import temperature
 from toolkit.fleet.job import Session
 from toolkit.fleet.plan import SWITCH, VERIFY
@@ -22,18 +22,7 @@ def run(session: Session) -> None:
         session.skip(NAME, "verified before with the same release and settings")
         return
     agreement = compare(session.results, job.reference, job.gate.max_difference, job.gate.min_agreement)
-    figures: dict[str, Any] = {
-        "pictures": agreement.pictures,
-        "accuracy": agreement.accuracy,
-        "labelled": agreement.labelled,
-        "agreement": agreement.agreed,
-        "difference": agreement.difference,
-        "cosine": agreement.cosine,
-        "answers": len(session.results),
-        "failed": list(agreement.failed),
-        **latency(session.results),
-        **_measured(session),
-    }
+    figures: dict[str, Any] = {**figures_of(agreement, session.results), **_measured(session)}
     session.outcome.figures = figures
     if agreement.difference is None:
         session.say(NAME, "no reference to compare with", **figures)

@@ -22,6 +22,7 @@ from stages._boards import (
     Place,
     Records,
     ask_boards,
+    deployed,
     exit_code,
     failures_text,
     places_of,
@@ -67,14 +68,7 @@ def run(invocation: Invocation) -> int:
 def measure(place: Place, agent: BoardAgent, run: RunFolder) -> Measured:
     """One board."""
     config = place.target.config
-    found = agent.inspect(place.target.profile.root, config.app.name)
-    if not found.current or found.foreign:
-        raise BoardRefused(
-            f"{place.name}: {found.foreign or 'nothing is deployed there'}",
-            cause="foreign-release" if found.foreign else "no-release",
-            host=place.name,
-            hint="deploy first",
-        )
+    found = deployed(place, agent)
     folder = f"work/bench-{run.id}"
     try:
         report = run_program(

@@ -38,7 +38,7 @@ from stages._invocation import Invocation
 from stages._training_host import host_of
 from toolkit import paths
 from toolkit.cann import catalogue, health
-from toolkit.cann.environment import converter_script, environment_script, toolkit_script
+from toolkit.cann.environment import converter_script, environment_script
 from toolkit.cann.health import Finding, Kind, Words
 from toolkit.cann.host import TOOLS_PROBE
 from toolkit.config.schema import Config
@@ -303,8 +303,9 @@ def _atc(invocation: Invocation) -> Iterator[Finding]:
     if config.simulate:
         yield Finding("atc", "ok", "comes with the simulated build host")
         return
-    script = toolkit_script(config.board.cann) if config.board else ""
-    if local_atc(script):
+    if config.convert.host not in ("auto", "local"):
+        return  # another machine converts: asked with the boards
+    if local_atc(converter_script(config.board.cann) if config.board else ""):
         yield Finding("atc", "ok", shutil.which("atc") or "found in CANN's environment")
     else:
         yield Finding(

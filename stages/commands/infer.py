@@ -21,6 +21,8 @@ from stages._boards import (
     Place,
     Records,
     ask_boards,
+    both,
+    deployed,
     exit_code,
     failures_text,
     places_of,
@@ -29,7 +31,7 @@ from stages._boards import (
 )
 from stages._invocation import Invocation
 from toolkit import paths, pictures
-from toolkit.errors import BoardRefused, UsageError
+from toolkit.errors import UsageError
 from toolkit.fleet import program
 from toolkit.fleet.agreement import latency, read_results
 from toolkit.fleet.journal import RunFolder
@@ -59,7 +61,7 @@ def run(invocation: Invocation) -> int:
         raise UsageError("infer: no pictures", hint="infer.pictures=FOLDER; deploy itself runs the release's own ones")
     files = {path.name: path for path in pictures.check_picture_folder(Path(given).expanduser())}
     with places_of(invocation) as places, run_folder(invocation) as run:
-        emit = _both(invocation, run)
+        emit = both(invocation, run)
         records = Records(run, "infer", [place.name for place in places])
 
         def work(place: Place, agent: BoardAgent) -> Inferred:
@@ -76,29 +78,14 @@ def run(invocation: Invocation) -> int:
     return exit_code(failed, len(answers))
 
 
-def _both(invocation: Invocation, run: RunFolder) -> Emit:
-    def emit(event: Event) -> None:
-        run.show(event)
-        invocation.renderer.show(event)
-
-    return emit
-
-
 def infer(place: Place, agent: BoardAgent, files: dict[str, Path], run: RunFolder, emit: Emit) -> Inferred:
     """Pictures there, the program over them, results back: one board."""
     config = place.target.config
-    found = agent.inspect(place.target.profile.root, config.app.name)
-    if not found.current or found.foreign:
-        raise BoardRefused(
-            f"{place.name}: {found.foreign or 'nothing is deployed there'}",
-            cause="foreign-release" if found.foreign else "no-release",
-            host=place.name,
-            hint="deploy first",
-        )
+    found = deployed(place, agent)
     folder = f"work/infer-{run.id}"
 
     def on_line(line: str) -> None:
-        if line.startswith("@progress "):
+        if line.startswith(program.PROGRESS):
             done, total = line.split()[1:3]
             data = {"done": int(done), "total": int(total), "unit": "pictures"}
             emit(Event("progress", f"{done}/{total} pictures", stage="infer", board=place.name, data=data))

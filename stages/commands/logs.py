@@ -131,14 +131,15 @@ def read_logs(place: Place, agent: BoardAgent, run: RunFolder) -> Logs:
 def _keep(lines: Sequence[str], folder: Path) -> dict[str, str]:
     """Write what COLLECT printed into files; return path on the board → path here."""
     files: dict[str, str] = {}
+    target: Path | None = None  # None: a header that makes no sense, and what follows it
     out: list[str] = []
     for line in [*lines, MARK]:
         if not line.startswith(MARK.strip()):
             out.append(line)
             continue
-        if files:
-            Path(list(files.values())[-1]).write_text("\n".join(out) + "\n", encoding="utf-8")
-        out = []
+        if target is not None:
+            target.write_text("\n".join(out) + "\n", encoding="utf-8")
+        target, out = None, []
         try:
             path = str(json.loads(line[len(MARK) :])[0])
         except (ValueError, IndexError, TypeError):

@@ -21,6 +21,7 @@ from typing import Any
 
 from stages import _registry
 from stages._boards import Answer, Place, ask_boards, cut_short, exit_code, failures_text, places_of
+from stages._converters import with_converters
 from stages._fleet import Target
 from stages._invocation import Invocation
 from stages._locking import open_store
@@ -31,6 +32,7 @@ from toolkit.cann.environment import environment_script
 from toolkit.errors import DeployError
 from toolkit.pipeline import walk
 from toolkit.remote.agent import BoardAgent, Inspection, Wish
+from toolkit.ui.events import ignore
 from toolkit.ui.tables import table
 
 HELP = "what each board runs, since when, by whom; healthy or drifted"
@@ -70,7 +72,7 @@ class Status:
 def run(invocation: Invocation) -> int:
     store = open_store(invocation)
     with places_of(invocation) as places:
-        wished = {id(place.target): _wished(place.target, store) for place in places}
+        wished = {id(place.target): _wished(invocation, place.target, store) for place in places}
 
         def look(place: Place, agent: BoardAgent) -> Status:
             config, profile = place.target.config, place.target.profile
@@ -140,9 +142,10 @@ def _since(found: Inspection) -> float | None:
     return float(told) if isinstance(told, int | float) else None
 
 
-def _wished(target: Target, store: Store) -> Release | None:
+def _wished(invocation: Invocation, target: Target, store: Store) -> Release | None:
     """The release that the settings give, where all of it is in the store already."""
     try:
+        (target,) = with_converters(invocation, [target], ignore, ask=False)
         steps = list(walk(_registry.build_stages(), target.config, store, ["package"]))
     except DeployError:
         return None  # a folder of pictures that is gone is no reason not to look at boards

@@ -5,13 +5,13 @@
     deploy verify --receipts
 
 Each board re-hashes the files of its release, then runs the release's own pictures again; the answers are compared
-with the reference that came with the release. Nothing is switched.
+with the reference that came with the release, and its figures with the limits under verify. Nothing is switched.
 
 With --receipts no board is asked: the receipts in this folder are checked, which are chained by hash, so that a
 removed or edited one shows (exit 7).
 
-Exits with 6 when answers disagree, with 7 when files are damaged, missing or not this program's, with 4 or 5 when
-some boards or all failed otherwise.
+Exits with 6 when answers disagree or are out of their limits, with 7 when files or the environment are not what was
+put there, with 4 or 5 when some boards or all failed otherwise.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from stages._boards import (
 from stages._invocation import Invocation
 from toolkit import paths
 from toolkit.errors import BoardRefused, PlanError, RemoteError
-from toolkit.fleet import program, receipts
-from toolkit.fleet.agreement import compare, latency, read_results
+from toolkit.fleet import gates, program, receipts
+from toolkit.fleet.agreement import compare, figures_of, read_results
 from toolkit.fleet.journal import RunFolder
 from toolkit.remote.agent import BoardAgent
 from toolkit.ui.tables import table
@@ -167,17 +167,12 @@ def verify_board(place: Place, agent: BoardAgent, run: RunFolder) -> Verified:
         if not result.broken:
             raise
         return Verified(**{**vars(result), "not_run": str(error).removeprefix(f"{place.name}: ")})
-    agreement = compare(results, reference, config.verify.max_difference)
-    figures = {
-        "pictures": agreement.pictures,
-        "accuracy": agreement.accuracy,
-        "labelled": agreement.labelled,
-        "agreement": agreement.agreed,
-        "difference": agreement.difference,
-        "failed": list(agreement.failed),
-        **latency(results),
-    }
-    return Verified(**{**vars(result), "figures": figures, "problems": agreement.problems})
+    agreement = compare(results, reference, config.verify.max_difference, config.verify.min_agreement)
+    figures = figures_of(agreement, results)
+    # Agreement is judged above, picture by picture; nothing is replaced, so that nothing is new.
+    limits = gates.without(config.verify, "max_difference", "min_agreement", "max_new_errors")
+    problems = (*agreement.problems, *gates.problems(figures, {}, limits))
+    return Verified(**{**vars(result), "figures": figures, "problems": problems})
 
 
 def _golden(place: Place, agent: BoardAgent, release: str, run: RunFolder) -> list[dict[str, Any]]:

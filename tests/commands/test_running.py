@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.commands import logs
 from tests.commands.conftest import BOARDS, Fleet
 
 
@@ -98,3 +99,10 @@ def test_logs(own_fleet: Fleet) -> None:
     text = own_fleet.deploy("logs", "+board=sim", json_lines=False)
     assert "\x1b" not in text.out
     assert "settled" in text.out
+
+
+def test_a_log_whose_name_is_garbage_hurts_no_other(tmp_path: Path) -> None:
+    a, b = f'{logs.MARK}["/a", 1]', f'{logs.MARK}["/b", 1]'
+    printed = [a, "first", f"{logs.MARK}garbage", "whose is this?", b, "second"]
+    kept = logs._keep(printed, tmp_path)
+    assert {name: Path(path).read_text() for name, path in kept.items()} == {"/a": "first\n", "/b": "second\n"}

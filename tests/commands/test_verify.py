@@ -33,6 +33,13 @@ def test_answers_that_disagree(fleet: Fleet) -> None:
 
 
 @pytest.mark.e2e
+def test_figures_out_of_their_limits(fleet: Fleet) -> None:
+    found = fleet.ask("verify", "+board=sim", "verify.max_p99_ms=1e-6", "verify.min_agreement=0.5", code=6)
+    assert all("more than verify.max_p99_ms" in item["problems"][0] for item in found.values())
+    assert {len(item["problems"]) for item in found.values()} == {1}
+
+
+@pytest.mark.e2e
 def test_damaged_files_are_named_and_come_back(own_fleet: Fleet) -> None:
     labels = own_fleet.app("sim-1") / "current" / "labels.txt"
     labels.write_bytes(labels.read_bytes().replace(b"0", b"X"))

@@ -299,3 +299,44 @@ def test_nobody_to_ask_between_waves(demo: Demo) -> None:
     done = demo.deploy("+board=sim", "rollout=careful", json_lines=False)
     assert done.code == 2
     assert "rollout.pause=ask: there is no terminal" in done.err
+
+
+@pytest.mark.e2e
+def test_stages_on_boards_stop_where_they_are_told_to(demo: Demo) -> None:
+    other = "atc.precision_mode=must_keep_origin_dtype"
+
+    def running() -> set[str]:
+        (result,) = demo.deploy("status", "+board=sim").of("result")
+        return {item["release"] for item in result["boards"]}
+
+    def behind(*words: str) -> set[bool | None]:
+        (result,) = demo.deploy("status", "+board=sim", *words).of("result")
+        return {item["behind"] for item in result["boards"]}
+
+    before = running()
+    assert behind() == {False}
+    pushed = demo.deploy("push", "+board=sim", other, "rollout.gate.min_accuracy=0.5")
+    assert pushed.code == 0, pushed.out + pushed.err
+    assert {item["status"] for item in pushed.boards.values()} == {"ok"}
+    assert all("still runs" in item["message"] for item in pushed.boards.values())
+    assert running() == before, "nothing is switched"
+    assert behind(other) == {True}
+    assert all(item["sent"] > 100_000 for item in pushed.boards.values())
+    again = demo.deploy("push", "+board=sim", other)
+    assert all(item["sent"] < 40_000 for item in again.boards.values()), "it is there"
+
+    fetched = demo.deploy("fetch", "+board=sim", other)
+    assert fetched.code == 0, fetched.out + fetched.err
+    (run,) = {item.parent for item in (demo.home / "runs").glob("*/sim-1") if "fetch" in journal_of(item.parent)}
+    assert len(list((run / "sim-2").glob("*.png"))) == 20
+    assert running() == before
+
+    whole = demo.deploy("+board=sim", other)
+    assert whole.code == 0, whole.out + whole.err
+    assert all(item["sent"] < 40_000 for item in whole.boards.values())
+    assert running().isdisjoint(before)
+
+
+def journal_of(run: Path) -> str:
+    """The journal's first line, which names the verb."""
+    return (run / "journal.jsonl").read_text().splitlines()[0]

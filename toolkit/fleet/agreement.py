@@ -169,6 +169,21 @@ def _cosine(got: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> float:
     return float(np.dot(got, wanted)) / length
 
 
+def figures_of(agreement: Agreement, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a board's answers come to, in the words of :class:`Outcome`'s figures; ``results``: those compared."""
+    return {
+        "pictures": agreement.pictures,
+        "accuracy": agreement.accuracy,
+        "labelled": agreement.labelled,
+        "agreement": agreement.agreed,
+        "difference": agreement.difference,
+        "cosine": agreement.cosine,
+        "answers": len(results),
+        "failed": list(agreement.failed),
+        **latency(results),
+    }
+
+
 def latency(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Percentiles of the execution time of a picture, in milliseconds: ``p50_ms`` and ``p99_ms``, of ``timed``
     pictures.

@@ -201,7 +201,7 @@ def deploy_board(
     job: BoardJob, stages: Sequence[BoardStage], emit: Emit, connect: Connect = BoardAgent.connect
 ) -> Outcome:
     """Look at one board, decide, and walk ``stages`` (name, function). What goes wrong is in the outcome, not
-    raised."""
+    raised. Where the stage that switches is not among them, the board keeps running what it ran."""
 
     def walk(agent: BoardAgent, outcome: Outcome) -> None:
         wish = Wish(release=job.release, environment=job.environment, run_key=job.run_key)
@@ -222,7 +222,9 @@ def deploy_board(
             emit(Event("start", stage=stage, board=job.board))
             run(session)
         outcome.stage = ""
-        outcome.status = "unchanged" if decided.done else "ok"
+        outcome.status = "unchanged" if len(outcome.skipped) == len(stages) else "ok"
+        if planning.SWITCH in decided.steps and not outcome.switched:
+            outcome.message = f"it has {job.release.id[:12]} and still runs {inspection.current[:12] or 'nothing'}"
         if decided.done and inspection.previous and (inspection.last_run or {}).get("run_id") in job.begun:
             # It got the release in the part of this rollout that was cut short: so it can be put back, too.
             outcome.switched, outcome.previous = True, inspection.previous
