@@ -59,7 +59,8 @@ deploy [VERB] [OVERRIDES]     train, convert and roll out a network to Ascend bo
   deploy +board=sim                      everything on simulated boards, on this machine
   deploy +board=200dk                    an Atlas 200 DK at its default address
   deploy +board=200dk board.host=…       … at another one
-  deploy inventory=factory hosts=@canary   the boards of a fleet that have the label canary
+  deploy inventory=factory simulate=true app=digits hosts=@canary
+                                         those boards of a fleet that have the label canary, simulated
 
 verbs (none: apply)
 {verbs}
@@ -73,7 +74,7 @@ overrides
   deploy --cfg job +board=sim            prints every setting with its value
 
 flags
-  --yes                do not ask before deploying to a whole fleet
+  --yes                answer yes to what is asked: boards that were not named, keys to pin, pauses between waves
   --json               JSON lines instead of text
   --quiet              only the summary and errors
   --debug              tracebacks and the tools' whole output
@@ -154,10 +155,12 @@ def _run(arguments: list[str], shown: Renderer) -> int:
     arguments, rest = _split_rest(arguments)
     flags, arguments = _take_flags(arguments)
     arguments = _flags_first(arguments)
-    verb, words, arguments = _take_verb(arguments)
+    verb, words, left = _take_verb(arguments)
+    typed = len(left) < len(arguments)
+    arguments = left
     if "--help" in arguments or "-h" in arguments:
         shown.close()
-        _help(verb, shown)
+        _help(verb if typed else "", shown)
         return 0
     if "--version" in arguments:
         _version(shown)
@@ -346,9 +349,10 @@ def _quoted(argument: str, many: bool = False) -> str:
 
 
 def _help(verb: str, shown: Renderer) -> None:
+    """Print a verb's or a stage's own help; "": everybody's."""
     from stages import _registry
 
-    if verb != "apply":
+    if verb:
         module = _registry.modules()[verb] if verb not in verb_names() else _registry.verb(verb)
         shown.data({"help": module.__doc__}, f"deploy {verb}: {module.HELP}\n\n{(module.__doc__ or '').strip()}\n")
         return

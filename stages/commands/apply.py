@@ -2,9 +2,9 @@
 
     deploy +board=sim
     deploy +board=200dk board.host=192.168.1.2 train.epochs=90
-    deploy inventory=factory rollout=canary --yes
+    deploy inventory=mine rollout=canary --yes
     deploy apply plan=monday.plan
-    deploy apply inventory=factory --yes --until-done
+    deploy apply inventory=mine --yes --until-done
 
 Run again, it does only what is not done: unchanged stages are skipped, boards that run the release already
 get one request and are left alone. plan=FILE carries out exactly what `deploy plan out=FILE` wrote, in its

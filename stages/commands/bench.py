@@ -1,7 +1,7 @@
 """How fast is it? Latency, throughput and memory of what is deployed, measured on the boards.
 
     deploy bench +board=200dk
-    deploy bench inventory=factory bench.count=1000 bench.warmup=50 --json
+    deploy bench inventory=mine bench.count=1000 bench.warmup=50 --json
 
 One picture of the release is pre-processed once; then the model runs bench.count times with it, each execution timed
 with its copies to and from the device, after bench.warmup that are not. Every time is kept in

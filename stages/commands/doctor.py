@@ -2,7 +2,7 @@
 
     deploy doctor
     deploy doctor +board=200dk
-    deploy doctor inventory=factory hosts=@canary --json
+    deploy doctor inventory=mine hosts=ring=0 --json
 
 With boards chosen, each is asked over one connection: SSH and host key, disk, clock, Python, NumPy, Pillow, acl,
 npu-smi, the chip against the profile's soc_version, health, temperature, memory, driver and CANN versions,

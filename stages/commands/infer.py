@@ -1,7 +1,7 @@
 """Run what is deployed on other pictures.
 
     deploy infer +board=200dk infer.pictures=./photos
-    deploy infer inventory=factory hosts=@canary infer.pictures=./photos infer.top_k=3
+    deploy infer inventory=mine hosts=ring=0 infer.pictures=./photos infer.top_k=3
 
 The pictures go to the boards, the release that each board runs classifies them, results and annotated pictures come
 back into runs/<id>/<board>/. Nothing is built and nothing is switched.

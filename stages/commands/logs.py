@@ -1,7 +1,7 @@
 """The boards' own logs: the journal of what was put there, and CANN's logs, newest first.
 
     deploy logs +board=200dk
-    deploy logs inventory=factory hosts=press-1 --json
+    deploy logs inventory=mine hosts=line-1 --json
 
 Prints the journal and names the files with CANN's logs, which are fetched into runs/<id>/<board>/logs/: the ends of
 the newest files below ~/ascend/log, /var/log/npu/slog, /var/dlog and $ASCEND_PROCESS_LOG_PATH. Errors in them that

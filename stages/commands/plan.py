@@ -1,13 +1,16 @@
 """Say what would be built and changed and why, and change nothing.
 
     deploy plan +board=sim atc.precision_mode=must_keep_origin_dtype
-    deploy plan inventory=factory out=monday.plan
+    deploy plan inventory=mine out=monday.plan
     deploy apply plan=monday.plan
 
 Reads the boards, one request each. With out=FILE the plan is kept: `deploy apply plan=FILE` carries out
-exactly that plan, or refuses (exit 7) and names what changed meanwhile. With --detailed-exitcode it exits
-with 3 when something would be built or changed, and else with 4 or 5 when some boards or all could not be asked or
-would be refused: what would change there nobody knows. Inference alone, with other settings, changes no board."""
+exactly that plan, or refuses (exit 7) and names what changed meanwhile.
+
+With --detailed-exitcode it exits with 3 when something would be built, or changed on a board. Settings that only
+concern inference, such as infer.top_k=3, change nothing in this sense. It exits with 4 when nothing would change as
+far as is known, but some boards could not be asked or would be refused, and with 5 when that is true of all.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Each board back to the release that it ran before, or to the one that release= names.
 
     deploy rollback +board=200dk
-    deploy rollback inventory=factory hosts=@canary release=4f1c --yes
+    deploy rollback inventory=mine hosts=site=hall release=4f1c --yes
 
 release= takes the beginning of an id; deploy status shows ids. The board keeps its last releases, so nothing is
 sent. Goes on past boards that fail, and names them. More than one board that was not named is asked about first.

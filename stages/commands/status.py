@@ -1,12 +1,12 @@
 """What each board runs now: which release, since when, by whom; healthy, or drifted from what was put there.
 
     deploy status +board=200dk
-    deploy status inventory=factory hosts=@canary --json
+    deploy status inventory=mine hosts=ring=0 --json
 
 One connection and one request a board; nothing is changed. A board is healthy when it runs a release of this program
-that proved itself there, and nothing about it is as nobody left it: environment, files, a switch that was never
-confirmed. "behind" means that the settings here would give it another release. After a rollout or a rollback
-from this folder that was killed, what its journal says of each board is told too.
+that proved itself there, its environment and its files are as they were put there, and no switch waits to be
+confirmed; else the reasons are told. "behind" means that the settings here would give it another release. After a
+rollout or a rollback from this folder that was killed, what its journal says of each board is told too.
 
 Exits with 4 when some boards cannot be reached, 5 when none can.
 """

@@ -1,8 +1,8 @@
 """Read the boards' host keys, show their fingerprints, and pin them once a person has compared them.
 
     deploy trust +board=200dk
-    deploy trust inventory=factory hosts=press-1
-    deploy trust inventory=factory hosts=press-1 replace=true     a board that was set up anew
+    deploy trust inventory=mine hosts=line-1
+    deploy trust inventory=mine hosts=line-1 replace=true     a board that was set up anew
 
 Nobody logs in to a board for that. Compare the fingerprints with what the board itself says:
 ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub. Keys go into the first file of ssh.known_hosts. Machines under hosts:

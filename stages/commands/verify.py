@@ -1,7 +1,7 @@
 """Is on the boards what was put there, and does it still answer rightly?
 
     deploy verify +board=200dk
-    deploy verify inventory=factory --json
+    deploy verify inventory=mine --json
     deploy verify --receipts
 
 Each board re-hashes the files of its release, then runs the release's own pictures again; the answers are compared

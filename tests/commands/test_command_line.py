@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stages import _registry
-from stages.__main__ import _flags_first, _quoted, _told, _with_plus
+from stages.__main__ import _flags_first, _quoted, _told, _with_plus, run
 from tests.e2e.conftest import Deploy
 from toolkit import paths
 
@@ -51,6 +51,15 @@ def test_each_verb_helps(verb: str) -> None:
     module = _registry.verb(verb)
     assert module.HELP
     assert f"deploy {verb}" in (module.__doc__ or "")
+
+
+def test_apply_is_explained_where_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["apply", "--help"]) == 0
+    assert "plan=FILE" in (own := capsys.readouterr().out)
+    assert "exit codes" not in own
+    for line in (["--help"], ["inventory=apply", "--help"]):
+        assert run(line) == 0
+        assert "exit codes" in capsys.readouterr().out
 
 
 def test_a_home_folder_is_a_text() -> None:

@@ -53,9 +53,18 @@ def test_settings_named_in_texts_exist(path: Path) -> None:
 
 
 def test_selections_in_help_texts_select_something() -> None:
-    boards = inventory.load("factory", [INVENTORY], ["200dk", "200i_dk_a2", "300i_pro"], "")
+    profiles = ["200dk", "200i_dk_a2", "300i_pro", "mine"]
+    folders = {"factory": INVENTORY, "mine": CHECKOUT / "examples" / "start" / "inventory"}
     helps = [HELP, *(_registry.verb(name).__doc__ or "" for name in _registry.verb_names())]
-    named = {match for text in helps for match in re.findall(r"inventory=factory.*?hosts=(\S+)", text)}
-    assert named
-    for selection in named:
-        assert inventory.select(boards, selection), selection
+    named = {match for text in helps for match in re.findall(r"inventory=(\w+).*?hosts=(\S+)", text)}
+    assert {fleet for fleet, _ in named} == set(folders)
+    for fleet, selection in named:
+        assert inventory.select(inventory.load(fleet, [folders[fleet]], profiles, ""), selection), selection
+
+
+def test_help_texts_use_the_demo_fleet_simulated() -> None:
+    """Nothing answers at its addresses, and training ResNet50 for it takes days."""
+    helps = {name: _registry.verb(name).__doc__ or "" for name in _registry.verb_names() if name != "sim"}
+    for name, text in {"": HELP, **helps}.items():
+        for line in text.splitlines():
+            assert "inventory=factory" not in line or "simulate=true app=digits" in line, name

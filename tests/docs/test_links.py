@@ -66,6 +66,19 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert anchor in anchors(found.read_text("utf-8")), f"{document.name}: no heading for {target}"
 
 
+def test_programs_of_this_project_that_are_run_with_python_can_be() -> None:
+    found = set()
+    for document in DOCUMENTS:
+        pattern = r"\bpython3? (-m (?:benchmarks|toolkit|stages)[\w.]*|(?:benchmarks|tests)/\S+\.py)"
+        found |= set(re.findall(pattern, document.read_text("utf-8")))
+    assert len(found) > 4
+    for program in found:
+        path = CHECKOUT / program.removeprefix("-m ").replace(".", "/") if "-m " in program else CHECKOUT / program
+        # A package is run by its __main__, and hides a module of its name.
+        path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        assert path.is_file(), program
+
+
 # -- commands -----------------------------------------------------------------------------------------------------
 
 

@@ -36,7 +36,7 @@ def test_a_board_that_is_not_there(deploy: Deploy) -> None:
         port = closed.getsockname()[1]
         done = deploy("+board=200dk", "board.host=127.0.0.1", f"board.port={port}", "ssh.limits.connect=3")
     assert done.code == 5
-    (error,) = done.of("error")
-    assert error["cause"] == "refused"
-    assert f"127.0.0.1:{port}" in error["text"]
+    (outcome,) = done.boards.values()
+    assert (outcome["status"], outcome["cause"]) == ("unreachable", "refused")
+    assert f"127.0.0.1:{port}" in outcome["message"]
     assert done.ran == [], "nothing is trained for a board that does not answer"

@@ -32,7 +32,7 @@ LARGE = 16 << 20
 FAST = 10e6
 """Bytes a second that a line takes, from which on differences cost more time than they save.
 
-Working them out takes 15 to 20 ms a megabyte on a server and putting them together 10 ms, on the processor of a small
+Working them out takes 14 to 16 ms a megabyte on a server and putting them together 10 ms, on the processor of a small
 board five times as much.
 """
 
