@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,12 @@ ALLOWED_SKIPS: dict[str, str] = {
     "no Python": "the machine lacks an old interpreter; the README names those that are tested",
     "the benchmark's peer": "other tools are installed by whoever runs the benchmark, not for the tests",
 }
+
+
+def pytest_configure() -> None:
+    """Shells start what runs in the background (``make test &``) deaf to Ctrl-C, and all its children inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
