@@ -188,6 +188,34 @@ def test_an_unknown_chip_on_a_newer_cann_is_an_inner_error(atc: Atc) -> None:
     assert "Ascend311.ini" in out
 
 
+@pytest.mark.parametrize(
+    ("cann", "soc", "code"),
+    [
+        ("20.2", "Ascend310B4", "E10001"),
+        ("20.2", "Ascend310P3", "E10001"),
+        ("5.1.RC1", "Ascend710", "E10001"),
+        ("6.0.1", "Ascend310B1", "E10001"),
+        ("8.3.RC1.alpha003", "Ascend310", "E19999"),
+        ("9.0.0", "Ascend310", "E19999"),
+        ("20.2", "Ascend310", ""),
+        ("20.2", "Ascend710", ""),
+        ("5.1.RC1", "Ascend310P3", ""),
+        ("6.2.RC2", "Ascend310B4", ""),
+        ("8.3.RC1.alpha002", "Ascend310", ""),
+        ("9.0.0", "Ascend310B4", ""),
+    ],
+)
+def test_a_chip_is_known_from_one_cann_to_another(atc: Atc, cann: str, soc: str, code: str) -> None:
+    """The ranges of conf/board: 310 until 8.3.RC1.alpha002 (API pages), the others inferred (optypes.SOC_RANGES)."""
+    atc.cann(cann)
+    argv = [*without("soc_version"), f"--soc_version={soc}"]
+    if code:
+        assert soc in atc.fails(code, *argv)
+    else:
+        status, out, _ = atc(*argv)
+        assert (status, out.splitlines()[-1]) == (0, SUCCESS)
+
+
 def test_frameworks_that_cannot_be_read_are_refused_honestly(atc: Atc) -> None:
     """An AIR (GE ModelDef: name=1 text, version=2 number, graph=7) is named as such; anything else is
     E10041.

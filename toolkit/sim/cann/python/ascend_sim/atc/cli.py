@@ -11,7 +11,7 @@ from .. import omfile
 from . import errors, flags, inspect_om, paths, shapes
 from .errors import AtcError
 from .log import Log
-from .optypes import NANO_SOC_VERSIONS, SOC_VERSIONS
+from .optypes import NANO_SOC_VERSIONS, SOC_RANGES, SOC_VERSIONS
 
 FAILED = 255
 _MODE_HELP = (
@@ -238,11 +238,20 @@ def _check_output_type(text: str) -> None:
         raise AtcError("E10001", text, "--output_type", reason)
 
 
+def _knows(board: boards.Board, soc: str) -> bool:
+    """Whether the CANN of ``board`` has a platform description of ``soc``."""
+    for beginning, since, before in SOC_RANGES:
+        if soc.startswith(beginning):
+            return not (since and not board.cann_at_least(since)) and not (before and board.cann_at_least(before))
+    return True
+
+
 def _check_soc(soc: str, board: boards.Board) -> None:
     """ATC looks for the chip's platform description when it starts its engines, after all flags are
     checked.
     """
-    if soc in SOC_VERSIONS:
+    known = sorted(name for name in SOC_VERSIONS if _knows(board, name))
+    if soc in known:
         return
     if board.cann_at_least("8.0.RC1"):
         raise AtcError(
@@ -252,7 +261,7 @@ def _check_soc(soc: str, board: boards.Board) -> None:
             ),
             trace=("GE initialize failed!",),
         )
-    reason = "The value must be one of {}".format(", ".join(sorted(SOC_VERSIONS)))
+    reason = "The value must be one of {}".format(", ".join(known))
     raise AtcError("E10001", soc, "--soc_version", reason)
 
 
