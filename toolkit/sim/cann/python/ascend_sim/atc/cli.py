@@ -37,7 +37,7 @@ def main(argv: List[str]) -> int:
     _say("ATC start working now, please wait for a moment.")
     board = boards.load()
     try:
-        line = flags.parse(argv)
+        line = flags.parse(argv, board)
     except flags.UsageError as problem:
         for text in problem.lines:
             sys.stderr.write("ERROR: {}\n".format(text))
@@ -211,7 +211,33 @@ def _check_flags(
                 "this is a simulated ATC, which has no NC1HWC0 inputs or outputs (--{})".format(flag),
             )
     _check_output_type(values["output_type"])
+    _check_host(values)
+    _check_lower_limit(values["static_model_ops_lower_limit"])
     return known
+
+
+def _check_host(values: Dict[str, str]) -> None:
+    """The system that the om's own code is for; CANN's operators come for Linux on both processors."""
+    reason = (
+        "The {0} {1} is not within the support list of {{{2}}}, and the {0} type must be consistent with that of "
+        "the opp."
+    )
+    for flag, kind, known in (("host_env_os", "OS", ("linux",)), ("host_env_cpu", "CPU", ("aarch64", "x86_64"))):
+        if values[flag] and values[flag] not in known:
+            listed = "".join(name + " / " for name in known)
+            raise AtcError("E10001", values[flag], "--" + flag, reason.format(kind, values[flag], listed))
+
+
+def _check_lower_limit(value: str) -> None:
+    """option_utils.cc CheckValidValueRange: what is no number is an inner error."""
+    if not value:
+        return
+    if not re.match(r"^-?[0-9]+$", value):
+        raise AtcError("E19999", "Invalid value[{}]".format(value))
+    highest = 2**63 - 1
+    if not -1 <= int(value) <= highest:
+        reason = "The current value is not within the valid range. The valid range is [-1,{}].".format(highest)
+        raise AtcError("E10001", value, "--static_model_ops_lower_limit", reason)
 
 
 def _check_precision(values: Dict[str, str]) -> None:
@@ -277,6 +303,11 @@ def _generate(line: flags.CommandLine, argv: List[str], board: boards.Board, log
     mode, framework = int(values["mode"]), int(values["framework"])
     known_shapes, gears = _check_flags(values, mode, board)
     _check_soc(values["soc_version"], board)
+    switches = values["fusion_switch_file"]
+    if switches and not (os.path.isfile(switches) and os.path.getsize(switches)):
+        raise AtcError("E21001", switches)  # fusion_config_parser.cc: missing or empty
+    if values["oo_level"] not in ("O1", "O3"):
+        raise AtcError("E10001", values["oo_level"], "--oo_level", "The value must be O1 or O3.")
     if framework != 5:
         _refuse(framework, values["model"])
     _import_onnx()
@@ -313,6 +344,11 @@ def _generate(line: flags.CommandLine, argv: List[str], board: boards.Board, log
     )
     log.write("info", "[Convert]model {} to {}".format(options.model, target))
     result = convert.convert(options)
+    if values["compression_optimize_conf"]:
+        # AMCT, which would quantise the parsed network, is a package of its own.
+        missing = "libamctacl.so: cannot open shared object file: No such file or directory"
+        reason = "AMCT is not installed, error: " + missing
+        raise AtcError("E10001", values["compression_optimize_conf"], "--compression_optimize_conf", reason)
     try:
         omfile.write(target, result.meta, result.model)
     except OSError as error:
