@@ -22,7 +22,8 @@ from toolkit.ui.events import Emit, Event
 def with_converters(
     invocation: Invocation, targets: Sequence[Target], emit: Emit, *, ask: bool = True
 ) -> list[Target]:
-    """The targets with ``convert.cann_version`` filled in where it is not set. Warns of boards' odd CANN versions.
+    """The targets with ``convert.cann_version`` filled in where it is not set. Warns of CANN versions, of boards and
+    converters, that do not know the chip.
 
     A real machine is asked, over a connection of its own; one that does not answer is taken to have what it had the
     last time. With ``lock=`` nothing is converted, and nobody is asked; nor is anybody without ``ask``.
@@ -32,7 +33,8 @@ def with_converters(
     asked: dict[str, str] = {}
     found = []
     for target in targets:
-        _warn(target.profile, emit)
+        cann, profile = target.profile.cann, target.profile
+        _warn(profile, "board.cann.version:", cann.version, emit)
         version = target.config.convert.cann_version or ""
         if not version and convert.needs_host(target.config):
             if invocation.config.simulate:
@@ -43,19 +45,21 @@ def with_converters(
                     asked[str(host.address)] = _ask(host, emit) if ask else _known().get(str(host.address), "")
                 version = asked[str(host.address)]
         if version:
+            if version != cann.version:
+                _warn(profile, "the converter's CANN", version, emit)
             settings = replace(target.config.convert, cann_version=version)
             target = replace(target, config=replace(target.config, convert=settings))
         found.append(target)
     return found
 
 
-def _warn(profile: BoardSettings, emit: Emit) -> None:
-    """A board's CANN that does not know its chip, as far as is known, is worth a word; somebody may know better."""
+def _warn(profile: BoardSettings, which: str, version: str | None, emit: Emit) -> None:
+    """A CANN that does not know the board's chip, as far as is known, is worth a word; somebody may know better."""
     cann = profile.cann
-    if not holds(cann, cann.version):
-        ends = (f"since {cann.since}" if cann.since else "", f"before {cann.before}" if cann.before else "")
-        known = " and ".join(end for end in ends if end)
-        odd = f"board.cann.version: {cann.version} is not among the versions that know an {profile.soc_version}"
+    ends = (f"since {cann.since}" if cann.since else "", f"before {cann.before}" if cann.before else "")
+    known = " and ".join(end for end in ends if end)
+    if version and known and not holds(cann, version):
+        odd = f"{which} {version} is not among the versions that know an {profile.soc_version}"
         emit(Event("warning", f"{odd}: {known}"))
 
 

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import difflib
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
@@ -330,11 +331,25 @@ def _stand_in(name: str, target: Target, toolkit: bool = False, user: str = "") 
             groups=tuple(profile.groups),
             user=user or profile.user or "root",
             toolkit=toolkit,
+            python=_interpreter(profile.python),
             interpreters=tuple(profile.interpreters),
             faults={} if toolkit else {name: value for name, value in profile.faults.items() if value is not None},
         )
     except SimulationError as error:
         raise ConfigError(f"simulate: {error}") from error
+
+
+def _interpreter(wanted: str | None) -> str:
+    """The interpreter of this machine that ``board.python`` names; its own name, whatever it is a link to, says which
+    virtual environment it belongs to."""
+    if not wanted:
+        return SimBoard.python
+    found = shutil.which(os.path.expanduser(wanted))
+    if not found:
+        raise ConfigError(
+            f"board.python: this machine has no program {wanted}", hint="name or path of a Python interpreter"
+        )
+    return str(Path(found).absolute())
 
 
 def simulated_address(place: Any, target: Target, words: str = "") -> Address:
@@ -399,7 +414,8 @@ def _build_stand_in(invocation: Invocation, target: Target, board: SimBoard) -> 
     if wanted in ("auto", "local"):
         other = version if version != target.profile.cann.version else None
         name = f"build-{target.name}" + (f"-{other}" if other else "")
-        return target, with_toolkit(_stand_in(name, target, toolkit=True), version)
+        # Another machine than the board: what board.python names may well lack what ATC needs.
+        return target, with_toolkit(replace(_stand_in(name, target, toolkit=True), python=SimBoard.python), version)
     its = _inventory_host(invocation, target)
     stand_in = _stand_in(f"build-{wanted}", its, toolkit=True, user=its.boards[0].user)
     return its, with_toolkit(stand_in, version or its.profile.cann.version or target.profile.cann.version)

@@ -6,6 +6,7 @@
     deploy sim run +board=200dk -- python3 program.py  run a program in such a board's environment, without SSH
     deploy sim shell +board=200dk                      a shell in it
 
+A program gets your variables and PYTHONPATH; board.python=python3.7 names another interpreter for it.
 ACL_SIM_STRICT=1 before it fails programs for what hardware lets pass: leaks, memory freed twice, reading past a buffer.
 """
 

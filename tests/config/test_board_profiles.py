@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +84,7 @@ def test_a_profile_knows_its_own_cann(profile: str) -> None:
     board = composed(paths.CONF, f"+board={profile}").board
     assert board is not None
     cann = board.cann
+    assert cann.since, "else nobody is warned of a CANN that is older than the chip"
     for version in (cann.version, cann.since, cann.before):
         assert version is None or parse_version(version) is not None
     assert holds(cann, cann.version)
@@ -160,6 +163,22 @@ def test_the_stand_in_of_a_profile_has_its_cann_where_the_profile_looks(profile:
     find_acl = f"{board.interpreters[0]} -c 'import importlib.util as u; print(u.find_spec(\"acl\").origin)'"
     assert ask(environment_script(board.cann), find_acl).startswith(str(folder.home / "Ascend"))
     assert ask(toolkit_script(board.cann), "command -v atc").startswith(str(folder.home / "Ascend"))
+
+
+def test_the_simulated_atc_knows_chips_as_long_as_their_profiles_say() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-c", "import json; from ascend_sim.atc import optypes as o; print(json.dumps(o.SOC_RANGES))"],
+        env={"PYTHONPATH": str(paths.CONF.parent / "toolkit" / "sim" / "cann" / "python")},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    ranges = json.loads(listed.stdout)
+    for name in PROFILES:
+        board = composed(paths.CONF, f"+board={name}").board
+        assert board is not None
+        since, before = next((a, b) for start, a, b in ranges if board.soc_version.startswith(start))
+        assert since in ("", board.cann.since)
+        # The 200 DK was given up before its chip was.
+        assert before == (board.cann.before or "") or name == "200dk"
 
 
 def test_a_profile_names_its_sources(profile: str) -> None:

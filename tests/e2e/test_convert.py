@@ -131,10 +131,18 @@ def test_a_host_of_the_inventory_converts_with_its_own_cann(home: tuple[Path, Re
     (convert,) = done.of("done", stage="convert")
     assert (convert["data"]["notes"]["host"], convert["data"]["notes"]["cann"]) == ("build-old", "5.1.RC2")
     # A server without a chip names no profile; it finds the CANN that is there.
-    done = run(home[0], *arguments, "convert.host=plain", "convert.cann_version=5.0.4", "atc.log=error")
+    done = run(home[0], *arguments, "convert.host=plain", "convert.cann_version=5.1.RC1", "atc.log=error")
     assert done.code == 0, done.err
     (convert,) = done.of("done", stage="convert")
-    assert (convert["data"]["notes"]["host"], convert["data"]["notes"]["cann"]) == ("build-plain", "5.0.4")
+    assert (convert["data"]["notes"]["host"], convert["data"]["notes"]["cann"]) == ("build-plain", "5.1.RC1")
+    assert not done.of("warning")
+    # One that is older than the chip is warned of before ATC says so.
+    done = run(home[0], *arguments, "convert.host=plain", "convert.cann_version=5.0.4")
+    (warning,) = done.of("warning")
+    assert warning["text"] == (
+        "the converter's CANN 5.0.4 is not among the versions that know an Ascend310P3: since 5.1.RC1"
+    )
+    assert (done.code, "E10001" in done.of("error")[0]["text"]) == (5, True)
 
 
 def test_an_update_of_the_converters_cann_converts_again(home: tuple[Path, Result], tmp_path: Path) -> None:

@@ -33,6 +33,24 @@ def test_a_program_runs_in_a_boards_environment(deploy: Deploy, tmp_path: Path) 
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize("board", ["200dk", "200i_dk_a2"])  # exports and set_env.sh
+def test_a_program_has_the_users_variables_modules_and_interpreter(deploy: Deploy, tmp_path: Path, board: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/helper.py").write_text("NAME = 'helper'\n")
+    (tmp_path / "mine/acl.py").write_text("raise ImportError('the board has its own')\n")
+    (tmp_path / "python-of-mine").write_text(f'#!/bin/sh\nINTERPRETER=mine exec {sys.executable} "$@"\n')
+    (tmp_path / "python-of-mine").chmod(0o755)
+    (tmp_path / "program.py").write_text(
+        "import os, acl, helper; print(acl.init(), helper.NAME, os.environ['MYVAR'], os.environ['INTERPRETER'])\n"
+    )
+    checkout = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join([str(tmp_path / "mine"), *filter(None, [os.environ.get("PYTHONPATH")]), checkout])
+    words = ("sim", "run", f"+board={board}", "board.python=./python-of-mine", "--", "python3", "program.py")
+    done = deploy(*words, json_lines=False, cwd=tmp_path, MYVAR="x", PYTHONPATH=path)
+    assert done.out == "0 helper x mine\n", done.err
+
+
+@pytest.mark.e2e
 def test_faults_come_from_the_command_line(deploy: Deploy, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     words = ("sim", "run", "+board=200dk", "board.faults.no_permission=true", "--", "python3", "program.py")
@@ -43,9 +61,15 @@ def test_faults_come_from_the_command_line(deploy: Deploy, tmp_path: Path) -> No
 @pytest.mark.parametrize("words", [("sim", "run", "+board=200dk"), ("+board=sim", "--yes")])
 @pytest.mark.parametrize(
     ("fault", "says"),
-    [("+board.faults.nonsense=1", "no fault 'nonsense'; there are"), ("board.faults.slow_ms=-1", "slow_ms: -1 is not")],
+    [
+        ("+board.faults.nonsense=1", "no fault 'nonsense'; there are"),
+        ("board.faults.slow_ms=-1", "slow_ms: -1 is not"),
+        ("board.python=python2.99", "board.python: this machine has no program python2.99"),
+    ],
 )
-def test_a_fault_that_is_none_is_one_line(deploy: Deploy, words: tuple[str, ...], fault: str, says: str) -> None:
+def test_a_fault_or_interpreter_that_is_none_is_one_line(
+    deploy: Deploy, words: tuple[str, ...], fault: str, says: str
+) -> None:
     done = deploy(*words, fault, *(("--", "true") if words[0] == "sim" else ()))
     assert done.code == 2
     (error,) = done.of("error")

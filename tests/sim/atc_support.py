@@ -18,9 +18,9 @@ if str(PYTHON) not in sys.path:
 
 from ascend_sim import board as boards  # noqa: E402
 from ascend_sim import omfile  # noqa: E402
-from ascend_sim.atc import cli, errors, prototxt  # noqa: E402
+from ascend_sim.atc import cli, errors, flags, prototxt  # noqa: E402
 
-__all__ = ["boards", "errors", "omfile", "prototxt"]
+__all__ = ["boards", "errors", "flags", "omfile", "prototxt"]
 
 START = "ATC start working now, please wait for a moment."
 SUCCESS = "ATC run success, welcome to the next use."

@@ -54,6 +54,7 @@ CONTRACTS: dict[str, tuple[str, str, list[tuple[str, object]]]] = {
             ("raised(acl.set_tensor_value_range, d, [1])", "TypeError"),
             ("acl.set_tensor_const(d, 4096, 4)", 0),
             ("acl.set_tensor_const(d, 0, 4)", 100000),
+            ("[acl.trans_tensor_desc_format(d, 3), acl.trans_tensor_desc_format(0, 1)]", [[0, 200001], [0, 100000]]),
             ("[acl.set_tensor_format(0, 1), acl.set_tensor_origin_shape(0, [1])]", [100000, 100000]),
             ("acl.destroy_tensor_desc(d)", None),
         ],

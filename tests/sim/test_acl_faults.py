@@ -16,13 +16,28 @@ RUNS = """
     """
 
 
-@pytest.mark.parametrize("code", [507011, 507014, 507015, 507018, 507899])
-def test_execute_fails_as_told(code: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("code", "meaning"),
+    [
+        (507000, "runtime internal error"),
+        (507011, "model execute failed"),
+        (507014, "aicore timeout"),
+        (507015, "aicore exception"),
+        (507017, "aicpu timeout"),
+        (507018, "aicpu exception"),
+        (507033, "device start-up failed"),
+        (507899, "driver error: internal error"),
+        (507901, "hdc disconnect"),
+    ],
+)
+def test_execute_fails_as_told(code: int, meaning: str, tmp_path: Path) -> None:
     """rt_error_codes.h: what a chip reports when a model fails (507015: AI core exception)."""
     write_simple(tmp_path / "net.om")
-    program = RUNS + "\n    result.append(acl.get_recent_err_msg().split(':')[0])"
-    got = run_acl(program, tmp_path, {"faults": {"execute_error": code}}).result
-    assert got == [code] * 6 + ["EZ9999"]
+    program = RUNS + "\n    result.append(acl.get_recent_err_msg())"
+    *codes, message = run_acl(program, tmp_path, {"faults": {"execute_error": code}}).result
+    assert codes == [code] * 6
+    assert message.startswith("EZ9999: ")
+    assert meaning in message
 
 
 def test_every_nth_execute_fails(tmp_path: Path) -> None:

@@ -207,6 +207,18 @@ def test_files_that_cannot_be_loaded(board: dict[str, Any], column: int, tmp_pat
     assert got[-1] == [1, 0]
 
 
+@pytest.mark.parametrize(("cann", "code"), [("20.2", 100011), ("5.0.0", 145003)])
+def test_a_model_is_unloaded_once(cann: str, code: int, tmp_path: Path) -> None:
+    """acl_base.h: ACL_ERROR_INVALID_MODEL_ID (100011) before GE's own code, 145003, came through."""
+    write_simple(tmp_path / "net.om", cann_version="20.0")
+    program = """
+        up()
+        model, ret = acl.mdl.load_from_file("net.om")
+        result = [ret, acl.mdl.unload(model), acl.mdl.unload(model)]
+        """
+    assert run_acl(program, tmp_path, {"cann_version": cann}).result == [0, 0, code]
+
+
 def test_newest_codes_for_a_wrong_chip_and_a_newer_om(tmp_path: Path) -> None:
     """ge_error_codes.h: 545001 load model, 545002 load model partition."""
     write_simple(tmp_path / "chip.om", soc_version="Ascend910")

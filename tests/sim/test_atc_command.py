@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from atc_support import ARGS, FAILED, PYTHON, START, SUCCESS, Atc, atc, boards, errors, omfile, save
+from atc_support import ARGS, FAILED, PYTHON, START, SUCCESS, Atc, atc, boards, errors, flags, omfile, save
 
 __all__ = ["atc"]
 
@@ -121,7 +121,6 @@ def test_getopt_forms_are_understood(atc: Atc) -> None:
         ("E10010", [*ARGS, "--log=loud"]),
         ("E10006", [*ARGS, "--disable_reuse_memory=2"]),
         ("E10001", [*ARGS, "--precision_mode=fp16"]),
-        ("E10056", [*ARGS, "--precision_mode=force_fp16", "--precision_mode_v2=fp16"]),
         ("E10001", [*ARGS, "--precision_mode=allow_fp32_to_bf16"]),
         ("E10008", ["--framework=0", *without("framework")]),
         ("E10001", [*ARGS, "--input_format=NHWC"]),
@@ -139,6 +138,10 @@ def test_getopt_forms_are_understood(atc: Atc) -> None:
         ("E10001", ["--soc_version=ascend310", *without("soc_version")]),
         ("E10055", ["--soc_version=Ascend035", *without("soc_version")]),
         ("E10055", ["--mode=30", *ARGS]),
+        ("E10001", [*ARGS, "--host_env_os=windows"]),
+        ("E10001", [*ARGS, "--host_env_cpu=riscv"]),
+        ("E21001", [*ARGS, "--fusion_switch_file=missing.cfg"]),
+        ("E10001", [*ARGS, "--compression_optimize_conf=missing.cfg"]),
         ("E10004", ["--mode=6"]),
         ("E10057", ["--mode=6", "--om=net.onnx", "--framework=5"]),
         ("E10041", ["--mode=6", "--om=net.onnx"]),
@@ -150,6 +153,80 @@ def test_wrong_flags(atc: Atc, code: str, argv: list[str]) -> None:
     """Each check of main_impl.cc and option_utils.cc with its code of error_registry.cc."""
     atc.fails(code, *argv)
     assert not (atc.folder / "net.om").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "flag", "says"),
+    [
+        ("E10001", "--oo_level=O9", "The value must be O1 or O3."),
+        ("E10001", "--static_model_ops_lower_limit=-5", "The valid range is [-1,9223372036854775807]."),
+        ("E19999", "--static_model_ops_lower_limit=x", "Invalid value[x]"),
+        ("E10056", "--precision_mode=force_fp16", "precision_mode_v2"),
+        ("E10001", "--compression_optimize_conf=/nope", "AMCT is not installed, error: libamctacl.so"),
+        ("E10001", "--host_env_os=windows", "support list of {linux / }"),
+    ],
+)
+def test_wrong_flags_of_the_newest_cann(atc: Atc, code: str, flag: str, says: str) -> None:
+    """optimization_option.cc, option_utils.cc, and main_impl.cc CallAmctInterface: no float om without AMCT."""
+    atc.cann("9.0.0")
+    given = [*without("soc_version"), "--soc_version=Ascend310P3", "--precision_mode_v2=fp16", flag]
+    assert says in atc.fails(code, *given)
+    assert not (atc.folder / "net.om").exists()
+
+
+# Where the default is empty, or not a value that is taken: what to give, and what has to go with it.
+VALID = {
+    "framework": "5", "model": "net.onnx", "output": "net", "soc_version": "Ascend310P3", "weight": "net.onnx",
+    "input_shape": "x:1,3,8,8", "out_nodes": "last:0", "cal_conf": "some.cfg", "op_name_map": "some.cfg",
+    "insert_op_conf": "aipp.cfg", "om": "net.om", "json": "net.json", "op_precision_mode": "some.cfg",
+    "allow_hf32": "true", "precision_mode": "force_fp16", "precision_mode_v2": "origin", "keep_dtype": "some.cfg",
+    "modify_mixlist": ("some.cfg", "--precision_mode=allow_mix_precision"), "input_format": "NCHW",
+    "input_fp16_nodes": "x", "is_output_adjust_hw_layout": "false", "is_input_adjust_hw_layout": "false",
+    "output_type": "FP16", "op_select_implmode": "high_precision", "fusion_switch_file": "some.cfg",
+    "optypelist_for_implmode": ("Conv", "--op_select_implmode=high_precision"), "customize_dtypes": "some.cfg",
+    "optimization_switch": "a:on", "static_model_ops_lower_limit": "-1", "raw_ge_options": "some.cfg",
+    "aicore_num": "2", "op_debug_config": "some.cfg", "save_original_model": "true",
+    "dynamic_batch_size": ("1,2", "--input_shape=x:-1,3,8,8"), "compress_weight_conf": "some.cfg",
+    "dynamic_image_size": ("8,8;16,16", "--input_shape=x:1,3,-1,-1"), "enable_single_stream": "true",
+    "dynamic_dims": ("1;2", "--input_shape=x:-1,3,8,8", "--input_format=ND"), "host_env_os": "linux",
+    "host_env_cpu": "aarch64", "input_hint_shape": "0:[1,3,8,8]", "enable_scope_fusion_passes": "Pass1",
+    "quant_dumpable": "1",
+}  # fmt: skip
+REFUSED = {
+    "singleop": ("some.cfg", "E10055"), "input_shape_range": ("x:[1~2,3,8,8]", "E10055"),
+    "auto_tune_mode": ("RL", "E10001"), "compression_optimize_conf": ("some.cfg", "E10001"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", flags.DEFAULTS)
+def test_every_flag_is_taken(atc: Atc, flag: str) -> None:
+    """Every flag of atc_flags.cc with its default or a valid value, or refused as docs/simulator.md says."""
+    atc.cann("9.0.0")
+    (atc.folder / "some.cfg").write_text("x\n")
+    (atc.folder / "aipp.cfg").write_text("aipp_op { aipp_mode: static input_format: RGB888_U8 }\n")
+    given = [*without("soc_version"), "--soc_version=Ascend310P3"]
+    if flag in REFUSED:
+        value, code = REFUSED[flag]
+        atc.fails(code, *given, f"--{flag}={value}")
+        return
+    value, *more = valid if isinstance(valid := VALID.get(flag, flags.DEFAULTS[flag]), tuple) else (valid,)
+    status, out, err = atc(*given, *more, f"--{flag}={value}")
+    assert (status, out.splitlines()[-1:], err) == (0, [SUCCESS], ""), out
+
+
+@pytest.mark.parametrize("flag", flags.SINCE)
+def test_a_flag_that_is_newer_than_the_cann(atc: Atc, flag: str) -> None:
+    """As any flag that there is not; its beginning does not make others ambiguous. The versions are inferred."""
+    since = flags.SINCE[flag]
+    for cann in ("20.2", "6.0.1", "8.5.0"):
+        atc.cann(cann)
+        status, _, err = atc(*ARGS, f"--{flag}={flags.DEFAULTS.get(flag, '')}")
+        if boards.version_key(cann) < boards.version_key(since):
+            assert (status, err.strip()) == (255, f"ERROR: unknown command line flag '{flag}'")
+        else:
+            assert "unknown command line flag" not in err
+    atc.cann("6.0.1")
+    assert atc(*ARGS, "--precision_mod=force_fp16")[0] == 0
 
 
 @pytest.mark.parametrize(("cann", "code"), [("5.0.4", "E10004"), ("7.0.0", "E10054"), ("8.5.0", "E10054")])
@@ -186,6 +263,34 @@ def test_an_unknown_chip_on_a_newer_cann_is_an_inner_error(atc: Atc) -> None:
     atc.cann("8.0.0")
     out = atc.fails("E19999", *without("soc_version"), "--soc_version=Ascend311")
     assert "Ascend311.ini" in out
+
+
+@pytest.mark.parametrize(
+    ("cann", "soc", "code"),
+    [
+        ("20.2", "Ascend310B4", "E10001"),
+        ("20.2", "Ascend310P3", "E10001"),
+        ("5.1.RC1", "Ascend710", "E10001"),
+        ("6.0.1", "Ascend310B1", "E10001"),
+        ("8.3.RC1.alpha003", "Ascend310", "E19999"),
+        ("9.0.0", "Ascend310", "E19999"),
+        ("20.2", "Ascend310", ""),
+        ("20.2", "Ascend710", ""),
+        ("5.1.RC1", "Ascend310P3", ""),
+        ("6.2.RC2", "Ascend310B4", ""),
+        ("8.3.RC1.alpha002", "Ascend310", ""),
+        ("9.0.0", "Ascend310B4", ""),
+    ],
+)
+def test_a_chip_is_known_from_one_cann_to_another(atc: Atc, cann: str, soc: str, code: str) -> None:
+    """The ranges of conf/board: 310 until 8.3.RC1.alpha002 (API pages), the others inferred (optypes.SOC_RANGES)."""
+    atc.cann(cann)
+    argv = [*without("soc_version"), f"--soc_version={soc}"]
+    if code:
+        assert soc in atc.fails(code, *argv)
+    else:
+        status, out, _ = atc(*argv)
+        assert (status, out.splitlines()[-1]) == (0, SUCCESS)
 
 
 def test_frameworks_that_cannot_be_read_are_refused_honestly(atc: Atc) -> None:

@@ -183,6 +183,7 @@ class BoardSettings:
     cann: CannSettings = field(default_factory=CannSettings)
     count: int = 1  # how many simulated boards
     faults: dict[str, Any] = field(default_factory=dict)  # of simulated boards
+    python: str | None = None  # of simulated boards: an interpreter of this machine, name or path; None = this one
 
 
 @dataclass

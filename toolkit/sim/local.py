@@ -18,17 +18,20 @@ from pathlib import Path
 from toolkit.sim import boards
 from toolkit.sim.spec import SimBoard, SimulationError
 
-# What a terminal program needs to draw, and nothing else of the user's environment.
-_PASSED_ON = ("TERM", "COLORTERM", "LANG", "LC_ALL", "LC_CTYPE", "NO_COLOR", "COLUMNS", "LINES")
-
-# What the CANN of a board sets, or what says which board it is: a CANN of this machine is not the board's.
+# What a login or the CANN of a board sets beside Folder.environment(): a CANN of this machine is not the board's,
+# and neither is its interpreter.
 _OF_THE_BOARD = {
-    "ASCEND_SIM_BOARD",
     "ASCEND_AICPU_PATH",
     "ASCEND_HOME_PATH",
     "ASCEND_NNRT_HOME",
     "ASCEND_OPP_PATH",
     "ASCEND_TOOLKIT_HOME",
+    "BASH_ENV",
+    "ENV",
+    "LD_LIBRARY_PATH",
+    "PYTHONHOME",
+    "TOOLCHAIN_HOME",
+    "VIRTUAL_ENV",
 }
 
 
@@ -36,10 +39,10 @@ def run_command(board: SimBoard, root: Path, argv: Sequence[str]) -> int:
     """Run ``argv`` with the environment of ``board`` (CANN set up); return its exit code.
 
     Standard input, output and error are the caller's, and so is the working folder; HOME is the board's, so
-    that the program finds the board's files and leaves its own there. The caller's ``ACL_SIM_*`` and
-    ``ASCEND_*`` variables (strict mode, logs) reach it, but for those that CANN's set_env.sh sets. A program
-    killed by a signal gives 128 plus the signal's number, as in a shell. Raises SimulationError when there
-    is no such program.
+    that the program finds the board's files and leaves its own there. The caller's variables reach it, but for
+    those that the board owns (HOME, USER, PATH, LD_LIBRARY_PATH, what CANN's set_env.sh sets); the caller's
+    PYTHONPATH comes behind the board's. A program killed by a signal gives 128 plus the signal's number, as in
+    a shell. Raises SimulationError when there is no command.
     """
     if not argv:
         raise SimulationError("no command to run on the board: name one, such as python3 program.py")
@@ -62,12 +65,9 @@ def _prepare(board: SimBoard, root: Path) -> boards.Folder:
 
 
 def _call(folder: boards.Folder, argv: Sequence[str]) -> int:
-    passed = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _PASSED_ON or (name.startswith("ASCEND_") and name not in _OF_THE_BOARD)
-    }
-    env = folder.environment() | passed
+    # PYTHONPATH is the caller's: what sets up CANN puts the board's before it.
+    passed = {name: value for name, value in os.environ.items() if name not in _OF_THE_BOARD}
+    env = passed | folder.environment()
     # Ctrl-C reaches the program by itself (it is in the terminal's group); ours is to wait for what it
     # makes of it.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

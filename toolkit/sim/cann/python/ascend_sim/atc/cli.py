@@ -11,7 +11,7 @@ from .. import omfile
 from . import errors, flags, inspect_om, paths, shapes
 from .errors import AtcError
 from .log import Log
-from .optypes import NANO_SOC_VERSIONS, SOC_VERSIONS
+from .optypes import NANO_SOC_VERSIONS, SOC_RANGES, SOC_VERSIONS
 
 FAILED = 255
 _MODE_HELP = (
@@ -37,7 +37,7 @@ def main(argv: List[str]) -> int:
     _say("ATC start working now, please wait for a moment.")
     board = boards.load()
     try:
-        line = flags.parse(argv)
+        line = flags.parse(argv, board)
     except flags.UsageError as problem:
         for text in problem.lines:
             sys.stderr.write("ERROR: {}\n".format(text))
@@ -211,7 +211,33 @@ def _check_flags(
                 "this is a simulated ATC, which has no NC1HWC0 inputs or outputs (--{})".format(flag),
             )
     _check_output_type(values["output_type"])
+    _check_host(values)
+    _check_lower_limit(values["static_model_ops_lower_limit"])
     return known
+
+
+def _check_host(values: Dict[str, str]) -> None:
+    """The system that the om's own code is for; CANN's operators come for Linux on both processors."""
+    reason = (
+        "The {0} {1} is not within the support list of {{{2}}}, and the {0} type must be consistent with that of "
+        "the opp."
+    )
+    for flag, kind, known in (("host_env_os", "OS", ("linux",)), ("host_env_cpu", "CPU", ("aarch64", "x86_64"))):
+        if values[flag] and values[flag] not in known:
+            listed = "".join(name + " / " for name in known)
+            raise AtcError("E10001", values[flag], "--" + flag, reason.format(kind, values[flag], listed))
+
+
+def _check_lower_limit(value: str) -> None:
+    """option_utils.cc CheckValidValueRange: what is no number is an inner error."""
+    if not value:
+        return
+    if not re.match(r"^-?[0-9]+$", value):
+        raise AtcError("E19999", "Invalid value[{}]".format(value))
+    highest = 2**63 - 1
+    if not -1 <= int(value) <= highest:
+        reason = "The current value is not within the valid range. The valid range is [-1,{}].".format(highest)
+        raise AtcError("E10001", value, "--static_model_ops_lower_limit", reason)
 
 
 def _check_precision(values: Dict[str, str]) -> None:
@@ -238,11 +264,20 @@ def _check_output_type(text: str) -> None:
         raise AtcError("E10001", text, "--output_type", reason)
 
 
+def _knows(board: boards.Board, soc: str) -> bool:
+    """Whether the CANN of ``board`` has a platform description of ``soc``."""
+    for beginning, since, before in SOC_RANGES:
+        if soc.startswith(beginning):
+            return not (since and not board.cann_at_least(since)) and not (before and board.cann_at_least(before))
+    return True
+
+
 def _check_soc(soc: str, board: boards.Board) -> None:
     """ATC looks for the chip's platform description when it starts its engines, after all flags are
     checked.
     """
-    if soc in SOC_VERSIONS:
+    known = sorted(name for name in SOC_VERSIONS if _knows(board, name))
+    if soc in known:
         return
     if board.cann_at_least("8.0.RC1"):
         raise AtcError(
@@ -252,7 +287,7 @@ def _check_soc(soc: str, board: boards.Board) -> None:
             ),
             trace=("GE initialize failed!",),
         )
-    reason = "The value must be one of {}".format(", ".join(sorted(SOC_VERSIONS)))
+    reason = "The value must be one of {}".format(", ".join(known))
     raise AtcError("E10001", soc, "--soc_version", reason)
 
 
@@ -268,6 +303,11 @@ def _generate(line: flags.CommandLine, argv: List[str], board: boards.Board, log
     mode, framework = int(values["mode"]), int(values["framework"])
     known_shapes, gears = _check_flags(values, mode, board)
     _check_soc(values["soc_version"], board)
+    switches = values["fusion_switch_file"]
+    if switches and not (os.path.isfile(switches) and os.path.getsize(switches)):
+        raise AtcError("E21001", switches)  # fusion_config_parser.cc: missing or empty
+    if values["oo_level"] not in ("O1", "O3"):
+        raise AtcError("E10001", values["oo_level"], "--oo_level", "The value must be O1 or O3.")
     if framework != 5:
         _refuse(framework, values["model"])
     _import_onnx()
@@ -304,6 +344,11 @@ def _generate(line: flags.CommandLine, argv: List[str], board: boards.Board, log
     )
     log.write("info", "[Convert]model {} to {}".format(options.model, target))
     result = convert.convert(options)
+    if values["compression_optimize_conf"]:
+        # AMCT, which would quantise the parsed network, is a package of its own.
+        missing = "libamctacl.so: cannot open shared object file: No such file or directory"
+        reason = "AMCT is not installed, error: " + missing
+        raise AtcError("E10001", values["compression_optimize_conf"], "--compression_optimize_conf", reason)
     try:
         omfile.write(target, result.meta, result.model)
     except OSError as error:

@@ -278,6 +278,8 @@ CATALOGUE = {
         "can be specified on the model.",
     ),
     "E19999": Entry("Inner_Error", "%s"),
+    # The fusion engine's (fe_error_code.h).
+    "E21001": Entry("File_Operation_Error_Open", "Failed to open file %s."),
     "E40020": Entry(
         "Environment_Error_Python_Module",
         "Failed to import Python module %s.",

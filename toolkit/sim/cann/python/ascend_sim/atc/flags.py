@@ -8,6 +8,7 @@ unique beginning of a name does for the name, ``-flag`` means ``--flag`` and ``-
 import re
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
+from .. import board as boards
 from .errors import AtcError
 
 # Flag -> default. Those that are bool on the real command line take no detached value.
@@ -35,6 +36,15 @@ DEFAULTS = {
     "is_weight_clip": "1", "oo_level": "O3", "build_config": "", "ddk_version": "",
 }  # type: Dict[str, str]  # fmt: skip
 BOOLS = {"help": "false", "raw_ge_options_ignore_unsupported": "false"}
+
+# Flags that older CANNs do not have, and the first that is taken to have them; the others are always there. All
+# inferred: the GE sources published first (8.5) do not have those of 9.0; the ATC guide of 8.0 is the oldest one seen
+# with --oo_level and --is_weight_clip; what is known of CANN 5 (GraphEngine's atc/main.cc) has no second precision mode.
+SINCE = {
+    "precision_mode_v2": "6.3.RC1", "oo_level": "8.0.RC1", "is_weight_clip": "8.0.RC1", "build_config": "9.0.0",
+    "hccl_sub_comm_config": "9.0.0", "jit_compile": "9.0.0", "optimization_switch": "9.0.0", "raw_ge_options": "9.0.0",
+    "raw_ge_options_ignore_unsupported": "9.0.0", "static_model_ops_lower_limit": "9.0.0",
+}  # fmt: skip
 
 PRECISION_MODES = (
     "force_fp16", "force_fp32", "cube_fp16in_fp32out", "allow_mix_precision", "allow_fp32_to_fp16",
@@ -94,8 +104,8 @@ class CommandLine(NamedTuple):
     help: bool
 
 
-def parse(argv: List[str]) -> CommandLine:
-    """Read ``argv`` (without the program's name).
+def parse(argv: List[str], board: boards.Board) -> CommandLine:
+    """Read ``argv`` (without the program's name) as the CANN of ``board`` does.
 
     Raises UsageError for what getopt refuses, AtcError (E10001, E10006, E10007, E10010, E10003) for a value
     outside its range.
@@ -103,6 +113,7 @@ def parse(argv: List[str]) -> CommandLine:
     values = dict(DEFAULTS)
     given = []  # type: List[str]
     rest = []  # type: List[str]
+    names = [flag for flag in (*DEFAULTS, *BOOLS) if flag not in SINCE or board.cann_at_least(SINCE[flag])]
     arguments = [_normalised(argument) for argument in argv]
     position = 0
     while position < len(arguments):
@@ -119,7 +130,7 @@ def parse(argv: List[str]) -> CommandLine:
             rest.append(argument)
             continue
         name, equals, value = argument[2:].partition("=")
-        flag = _find(name)
+        flag = _find(name, names)
         if flag is None:
             raise UsageError("unknown command line flag '{}'".format(_bare(argument)))
         if flag in BOOLS:
@@ -153,8 +164,7 @@ def _bare(argument: str) -> str:
     return re.sub(r"^-+|=.*", "", argument, flags=re.DOTALL)
 
 
-def _find(name: str) -> Optional[str]:
-    names = list(DEFAULTS) + list(BOOLS)
+def _find(name: str, names: List[str]) -> Optional[str]:
     if name == "h":
         return "help"
     if name in names:

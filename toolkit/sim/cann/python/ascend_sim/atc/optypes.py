@@ -35,4 +35,14 @@ SOC_VERSIONS = frozenset(
     Ascend910_9382 Ascend910_9391 Ascend910_9392 Ascend710 Ascend910
     """.split()
 )
+# Beginning of a chip's name, the first CANN that knows it, the first that does not any more; the first that fits
+# counts, and what fits none is taken by all. 310: the API pages of 8.3.RC1.alpha002 name its products for the last
+# time. 310P, 710: inferred, Ascend710 became Ascend310P. 310B: inferred, the first images of the Atlas 200I DK A2
+# have CANN 6.2, and owners' scripts convert for it with 6.2.RC2.
+SOC_RANGES = (
+    ("Ascend310P", "5.1.RC1", ""),
+    ("Ascend310B", "6.2.RC1", ""),
+    ("Ascend310", "", "8.3.RC1.alpha003"),
+    ("Ascend710", "", "5.1.RC1"),
+)
 NANO_SOC_VERSIONS = ("Ascend035", "Ascend035A", "Ascend035B")
