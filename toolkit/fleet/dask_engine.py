@@ -44,6 +44,7 @@ from toolkit.fleet.job import (
     Connect,
     cut_with_all_lines,
     deploy_board,
+    not_reverted,
     revert_board,
 )
 from toolkit.fleet.outcome import Outcome
@@ -418,8 +419,7 @@ class DaskEngine:
     def _nobody_did(self, job: BoardJob, done: Outcome | None, why: str) -> Outcome:
         """The outcome of a board that no worker answered for."""
         if done is not None:
-            message = f"could not be put back to {done.previous[:12] or 'nothing'}, may run {done.release[:12]}: {why}"
-            return replace(done, status="failed", stage="revert", cause="not-reverted", message=message)
+            return not_reverted(job, done, why)
         return Outcome(
             job.board,
             "failed",

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -278,18 +278,27 @@ def revert_board(
     outcome.release, outcome.previous, outcome.switched = done.release, done.previous, done.switched
     outcome.figures, outcome.before, outcome.facts = done.figures, done.before, done.facts
     if outcome.status != "reverted":
-        outcome.message = (
-            f"could not be put back to {done.previous[:12] or 'nothing'}, may run {done.release[:12]}: "
-            f"{outcome.message}"
-        )
-        outcome.hint = f"when it answers: {job.back or f'deploy rollback hosts={job.board}'}"
-        outcome.cause = "not-reverted"
+        told = not_reverted(job, done, outcome.message)
+        outcome.cause, outcome.message, outcome.hint = told.cause, told.message, told.hint
     elif done.failed:
         # It failed first, and that is what people want to read.
         outcome.status, outcome.cause, outcome.stage = done.status, done.cause, done.stage
         outcome.message, outcome.hint = f"{done.message}; it has what it had before", done.hint
     emit(Event("outcome", outcome.message, stage=outcome.stage, board=job.board, data=outcome.as_json()))
     return outcome
+
+
+def not_reverted(job: BoardJob, done: Outcome, why: str) -> Outcome:
+    """The outcome that takes the place of ``done`` where the board was not put back to what it ran before."""
+    was, now = done.previous[:12] or "nothing", done.release[:12]
+    return replace(
+        done,
+        status="failed",
+        stage="revert",
+        cause="not-reverted",
+        message=f"could not be put back to {was}, may run {now}: {why}",
+        hint=f"when it answers: {job.back or f'deploy rollback hosts={job.board}'}",
+    )
 
 
 class Line(Protocol):
@@ -396,6 +405,8 @@ def attend(
 
 def _interrupted(job: BoardJob, outcome: Outcome) -> str:
     where = f"{job.board}: interrupted in {outcome.stage}"
+    if outcome.stage == "revert":
+        return where
     if not outcome.switched:
         return f"{where}: it runs what it ran before"
     return f"{where}: unless that was confirmed, it goes back by itself {job.confirm_within:g} s after the switch"

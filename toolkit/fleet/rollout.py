@@ -11,7 +11,7 @@ from typing import Literal
 from toolkit.config.schema import RolloutSettings
 from toolkit.fleet import gates
 from toolkit.fleet.engine import interruptible, run_jobs
-from toolkit.fleet.job import BoardJob
+from toolkit.fleet.job import BoardJob, not_reverted
 from toolkit.fleet.outcome import Outcome
 from toolkit.fleet.waves import amount, waves
 from toolkit.ui.events import Emit, Event
@@ -51,6 +51,7 @@ class Rollout:
     workers: int
     emit: Emit
     stop: threading.Event
+    cut: threading.Event
     until_done: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: set[str] = field(default_factory=set)
@@ -91,7 +92,7 @@ class Rollout:
             return outcome
 
         jobs = [self.jobs[name] for name in names]
-        for outcome in run_jobs(jobs, work, self.workers, self.emit, self.stop, self.spent):
+        for outcome in run_jobs(jobs, work, self.workers, self.stop, self.spent):
             self.take(outcome)
 
     def judge(self, names: Sequence[str], last: bool) -> Trip | None:
@@ -116,7 +117,10 @@ class Rollout:
         return any(outcome.cause == "gate" for outcome in self.outcomes.values())
 
     def put_back(self, names: Sequence[str]) -> None:
-        """Put back those of these boards that were asked to switch; goes on past any that can't be."""
+        """Put back those of these boards that were asked to switch; goes on past any that can't be.
+
+        One interruption does not end this: half a fleet put back is the worst of all ends. Once the lines are cut,
+        the rest are not put back, and their outcomes say so."""
         assert self.trip is not None
         trip = self.trip
         victims = [
@@ -130,10 +134,14 @@ class Rollout:
             self.emit(Event("warning", f"putting {len(victims)} boards back: {trip.why}", stage="rollout"))
 
         def back(job: BoardJob) -> Outcome:
-            return self.hands.revert(job, self.outcomes[job.board], trip.why, trip.cause)
+            done = self.outcomes[job.board]
+            if not self.cut.is_set():
+                return self.hands.revert(job, done, trip.why, trip.cause)
+            left = not_reverted(job, done, "interrupted")
+            self.emit(Event("outcome", left.message, left.stage, left.board, left.as_json()))
+            return left
 
-        # An interruption does not end this: half a fleet put back is the worst of all ends.
-        for outcome in run_jobs(victims, back, self.workers, self.emit, threading.Event()):
+        for outcome in run_jobs(victims, back, self.workers, threading.Event()):
             self.take(outcome)
 
     def pause(self, number: int, order: Sequence[Sequence[str]]) -> Trip | None:
@@ -198,8 +206,8 @@ def roll_out(
     if jobs:
         first = f"{len(jobs)} boards in {len(order)} waves" if len(order) > 1 else ""
         emit(Event("start", first, stage="rollout", data={"waves": order, "release": jobs[0].release.id}))
-    rollout = Rollout(by_name, settings, hands, min(workers, settings.concurrency), emit, stop, until_done)
-    with interruptible(stop, emit):
+    with interruptible(stop, emit) as cut:
+        rollout = Rollout(by_name, settings, hands, min(workers, settings.concurrency), emit, stop, cut, until_done)
         done: list[str] = []
         for number, wave in enumerate(order):
             if number:
