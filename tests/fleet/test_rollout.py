@@ -248,6 +248,27 @@ class Presser:
 
 
 @pytest.mark.parametrize("times", [1, 2])
+def test_a_wave_that_ctrl_c_cut_short_is_judged(
+    fleet: Fleet, old: Made, new: Made, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Once: the board that runs may still fail, and the others go back. Twice: a line cut by a person is no failure."""
+    fleet.roll_out(old, run="first")
+    fleet.fault("b-1", "wrong" if times == 1 else "hang")
+    presser = Presser(fleet, monkeypatch, ("infer", "b-1"), times)
+    settings = RolloutSettings(waves=[3], failure_budget=0, on_failure="revert_all")
+    outcomes, trip = fleet.roll_out(new, settings, run="second", workers=1)
+    assert len(presser.heard) == times
+    assert (trip.cause if trip else "") == ("gate" if times == 1 else "")
+    assert (outcomes["b-0"].status, outcomes["b-1"].cause) == (
+        ("reverted", "gate") if times == 1 else ("ok", "interrupted")
+    )
+    assert fleet.running() == {**dict.fromkeys(fleet.names, old.id), "b-0": old.id if times == 1 else new.id}
+    assert of_status(outcomes, "skipped") == {"b-2", "b-3", "b-4", "b-5"}
+    assert outcomes["b-2"].cause == "interrupted"
+    assert exit_code(outcomes.values()) == 130
+
+
+@pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_while_boards_are_put_back(
     fleet: Fleet, old: Made, new: Made, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
@@ -376,6 +397,24 @@ def test_until_done(fleet: Fleet, old: Made) -> None:
     }
     waits = [event.text for event in fleet.events if "have not answered" in event.text]
     assert waits[0] == "2 boards have not answered (b-1, b-4); again in 0.01 s"
+
+
+def test_a_board_that_was_not_tried_again_is_as_its_last_try_left_it(fleet: Fleet, old: Made) -> None:
+    fleet.offline = {"b-1", "b-4"}
+    stop, seen = threading.Event(), []
+
+    def press_on_the_second_try(outcome: Outcome) -> None:
+        seen.append(outcome.board)
+        if seen.count(outcome.board) == 2:
+            stop.set()
+
+    settings = RolloutSettings(retry_first=0.01, failure_budget=0)
+    outcomes, trip = fleet.roll_out(
+        old, settings, until_done=True, record=press_on_the_second_try, stop=stop, workers=1
+    )
+    assert trip is None
+    assert of_status(outcomes, "unreachable") == {"b-1", "b-4"}
+    assert of_status(outcomes, "ok") == {"b-0", "b-2", "b-3", "b-5"}
 
 
 def test_until_done_does_not_hide_a_bad_release(fleet: Fleet, new: Made) -> None:

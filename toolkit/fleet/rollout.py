@@ -70,9 +70,11 @@ class Rollout:
         self.count(outcome)
 
     def count(self, outcome: Outcome) -> None:
-        """Against the budget; a board counts once, however often it is tried."""
-        counts = outcome.failed and (
-            outcome.status != "unreachable" or (self.settings.count_unreachable and not self.until_done)
+        """Against the budget; a board counts once, however often it is tried, and not for a line that a person cut."""
+        counts = (
+            outcome.failed
+            and outcome.cause != "interrupted"
+            and (outcome.status != "unreachable" or (self.settings.count_unreachable and not self.until_done))
         )
         (self.failures.add if counts else self.failures.discard)(outcome.board)
 
@@ -93,7 +95,9 @@ class Rollout:
 
         jobs = [self.jobs[name] for name in names]
         for outcome in run_jobs(jobs, work, self.workers, self.stop, self.spent):
-            self.take(outcome)
+            # One that would have been tried again, and was not: it is as its last try left it.
+            if outcome.status != "skipped" or outcome.board not in self.outcomes:
+                self.take(outcome)
 
     def judge(self, names: Sequence[str], last: bool) -> Trip | None:
         """May the next wave begin? None: it may."""
@@ -194,7 +198,8 @@ def roll_out(
     """Deploy to all ``jobs``; return exactly one outcome for each, in their order, and why it ended early, if
     it did.
 
-    ``stop`` (Ctrl-C): running boards finish, nothing new begins, what was done stays. ``until_done``: boards
+    ``stop`` (Ctrl-C): running boards finish, nothing new begins; what was done is judged, and stays or is put
+    back. ``until_done``: boards
     that don't answer count for no budget and are tried again and again. ``planned``: the waves, where a plan is
     carried out; labels may have changed since it was made."""
     by_name = {job.board: job for job in jobs}
@@ -222,8 +227,9 @@ def roll_out(
             if until_done:
                 # The next wave needs somebody who proved the release, so that the first one is waited for.
                 rollout.catch_up(wave, lambda: rollout.proved)
-            if not stop.is_set() and not rollout.trip:
-                rollout.trip = rollout.judge(wave, last=number == len(order) - 1)
+            if not rollout.trip:
+                # A wave that an interruption cut short, too: what it brought stays only if it may.
+                rollout.trip = rollout.judge(wave, last=stop.is_set() or number == len(order) - 1)
             if rollout.trip:
                 _tripped(rollout, wave, done)
                 break
