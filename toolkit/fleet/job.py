@@ -198,10 +198,14 @@ def facts_of(inspection: Inspection, block: Sequence[str] = ()) -> BoardFacts:
 
 
 def deploy_board(
-    job: BoardJob, stages: Sequence[BoardStage], emit: Emit, connect: Connect = BoardAgent.connect
+    job: BoardJob,
+    stages: Sequence[BoardStage],
+    emit: Emit,
+    connect: Connect = BoardAgent.connect,
+    held: Held | None = None,
 ) -> Outcome:
     """Look at one board, decide, and walk ``stages`` (name, function). What goes wrong is in the outcome, not
-    raised."""
+    raised. ``held``: see :func:`attend`."""
 
     def walk(agent: BoardAgent, outcome: Outcome) -> None:
         wish = Wish(release=job.release, environment=job.environment, run_key=job.run_key)
@@ -229,7 +233,7 @@ def deploy_board(
         if planning.VERIFY not in decided.steps:
             outcome.figures = dict(session.before)
 
-    return attend(job, walk, emit, connect)
+    return attend(job, walk, emit, connect, held=held)
 
 
 def _check(job: BoardJob, decided: BoardPlan, inspection: Inspection) -> None:
@@ -252,13 +256,19 @@ def _without_lines(plan: BoardPlan) -> BoardPlan:
 
 
 def revert_board(
-    job: BoardJob, done: Outcome, why: str, cause: str, emit: Emit, connect: Connect = BoardAgent.connect
+    job: BoardJob,
+    done: Outcome,
+    why: str,
+    cause: str,
+    emit: Emit,
+    connect: Connect = BoardAgent.connect,
+    held: Held | None = None,
 ) -> Outcome:
     """Put one board back to what it ran before ``done``; the outcome that takes the place of ``done``.
 
     Safe to call for any board that was asked to switch: one that went back by itself, or that somebody gave
     another release meanwhile, is left alone. ``why`` and ``cause`` say what made it necessary. Where it fails
-    the cause is ``not-reverted``."""
+    the cause is ``not-reverted``. ``held``: see :func:`attend`."""
 
     def walk(agent: BoardAgent, outcome: Outcome) -> None:
         inspection = agent.inspect(job.root, job.app)
@@ -274,7 +284,7 @@ def revert_board(
             now = inspection.foreign or f"it runs {inspection.current[:12] or 'nothing'}"
             outcome.message = f"left alone, as somebody changed it meanwhile ({now}): {why}"
 
-    outcome = attend(job, walk, emit, connect, stage="revert", shown=False)
+    outcome = attend(job, walk, emit, connect, stage="revert", shown=False, held=held)
     outcome.release, outcome.previous, outcome.switched = done.release, done.previous, done.switched
     outcome.figures, outcome.before, outcome.facts = done.figures, done.before, done.facts
     if outcome.status != "reverted":
@@ -307,7 +317,7 @@ class Line(Protocol):
     def close(self) -> None: ...
 
 
-class _Held:
+class Held:
     """The line of one job, from before it is open: a job that is cut while it connects does not begin."""
 
     def __init__(self) -> None:
@@ -353,15 +363,16 @@ def attend(
     *,
     stage: str = "connect",
     shown: bool = True,
+    held: Held | None = None,
 ) -> Outcome:
     """One session with one board: connect, ``walk(agent, outcome)``, and whatever goes wrong as the outcome.
 
     ``walk`` sets ``outcome.status`` and keeps ``outcome.stage`` up to date. ``shown``: end with an outcome
-    event."""
+    event. ``held``: what a person cuts this job's line with, for those who cut by more than the process."""
     outcome = Outcome(board=job.board, status="ok", release=job.release.id, stage=stage)
     begun = time.monotonic()
     agent: BoardAgent | None = None
-    held = _Held()
+    held = held or Held()
     emit(Event("start", str(job.address), stage=stage, board=job.board))
     try:
         with cut_with_all_lines(held):
