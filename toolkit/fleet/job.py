@@ -324,6 +324,13 @@ class Held:
         self.agent: BoardAgent | None = None
         self.cut = False
 
+    def open(self, agent: BoardAgent) -> None:
+        """The line is open. Raises LineLost where it was cut before."""
+        self.agent = agent
+        if self.cut:
+            name = agent.address.name
+            raise LineLost(f"{name}: interrupted", cause="closed", host=name)
+
     def close(self) -> None:
         self.cut = True
         if self.agent is not None:
@@ -376,9 +383,8 @@ def attend(
     emit(Event("start", str(job.address), stage=stage, board=job.board))
     try:
         with cut_with_all_lines(held):
-            agent = held.agent = connect(job.address, job.limits, emit)
-            if held.cut:
-                raise LineLost(f"{job.board}: interrupted", cause="closed", host=job.board)
+            agent = connect(job.address, job.limits, emit)
+            held.open(agent)
             walk(agent, outcome)
         if outcome.status in ("ok", "unchanged", "reverted"):
             outcome.stage = ""
