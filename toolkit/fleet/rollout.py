@@ -13,6 +13,7 @@ from toolkit.fleet import gates
 from toolkit.fleet.engine import interruptible, run_jobs
 from toolkit.fleet.job import BoardJob, not_reverted
 from toolkit.fleet.outcome import Outcome
+from toolkit.fleet.plan_text import named
 from toolkit.fleet.waves import amount, waves
 from toolkit.ui.events import Emit, Event
 
@@ -155,7 +156,7 @@ class Rollout:
             done = sum(outcome.good for outcome in self.outcomes.values())
             question = (
                 f"{done} of {len(self.jobs)} boards done. Go on with wave {number + 1} of {len(order)} "
-                f"({len(wave)} boards: {names_of(wave)})?"
+                f"({len(wave)} boards: {named(wave)})?"
             )
             return None if self.hands.ask(question) else Trip("declined", "a person said no")
         self.stop.wait(float(wanted))
@@ -174,7 +175,7 @@ class Rollout:
             late = [name for name in names if self.outcomes[name].offline]
             if not late or enough():
                 return
-            text = f"{len(late)} boards have not answered ({names_of(late)}); again in {delay:g} s"
+            text = f"{len(late)} boards have not answered ({named(late)}); again in {delay:g} s"
             self.emit(Event("warning", text, stage="rollout"))
             if self.stop.wait(delay):
                 return
@@ -220,7 +221,7 @@ def roll_out(
             if rollout.trip or stop.is_set():
                 break
             if len(order) > 1:
-                text = f"{number + 1} of {len(order)}: {names_of(wave)}"
+                text = f"{number + 1} of {len(order)}: {named(wave)}"
                 emit(Event("log", text, stage="wave", data={"show": True, "number": number + 1}))
             rollout.run(wave)
             done += wave
@@ -256,10 +257,3 @@ def _not_begun(name: str, trip: Trip | None) -> Outcome:
     if trip is None:
         return Outcome(name, "skipped", cause="interrupted", message="not begun: interrupted")
     return Outcome(name, "skipped", cause="halted", message=f"not begun: {trip.why}")
-
-
-def names_of(names: Sequence[str], most: int = 4) -> str:
-    """A few of many names."""
-    if len(names) <= most + 1:
-        return ", ".join(names)
-    return f"{', '.join(names[: most - 1])} … {names[-1]}"
