@@ -281,7 +281,8 @@ def _roll_out(
     last: str,
 ) -> tuple[list[Outcome], Trip | None]:
     jobs: list[BoardJob] = []
-    begun = journal.begun(paths.runs()) - {run.id}
+    names = [board.name for target in targets for board in target.boards]
+    begun = journal.begun(paths.runs(), names) - {run.id}
     releases: dict[str, str] = {}
     packages: dict[str, str] = {}
     for target in targets:

@@ -88,7 +88,7 @@ def test_a_place_where_nothing_can_be_written(deploy: Deploy, tmp_path: Path) ->
 
 @pytest.mark.e2e
 def test_several_problems_are_listed_at_once(deploy: Deploy) -> None:
-    done = deploy("+board=sim", "train.epochs=-1", "infer.top_k=0", "verify.max_difference=0")
+    done = deploy("+board=sim", "train.epochs=-1", "infer.top_k=0", "verify.max_difference=-1")
     assert done.code == 2
     (error,) = done.of("error")
     assert [problem.split(":")[0] for problem in error["problems"]] == [

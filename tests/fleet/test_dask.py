@@ -255,7 +255,7 @@ def test_ctrl_c(fleet: tuple[Path, list[BoardJob], str], times: int) -> None:
     assert interrupted.is_set()
     begun = [job.board for job in jobs if _log(folder, job.board, app)]
     found = {outcome.board: (outcome.status, outcome.cause) for outcome in outcomes}
-    ended = ("ok", "") if times == 1 else ("failed", "closed")
+    ended = ("ok", "") if times == 1 else ("failed", "interrupted")
     assert len(begun) == 2
     assert found == {job.board: ended if job.board in begun else ("skipped", "interrupted") for job in jobs}
     assert not [job.board for job in jobs if _at_work(folder, job.board, app)]
@@ -310,6 +310,7 @@ def test_a_cluster_that_loses_its_last_worker_is_not_waited_for_for_ever(
     assert [(outcome.status, outcome.cause) for outcome in outcomes] == [("failed", "worker")] * 2
     assert "no workers" in outcomes[0].message
     assert (back.status, back.cause) == ("failed", "not-reverted")
+    assert f"rollback hosts={back.board}" in back.hint
 
 
 def test_a_cluster_that_nobody_answers_for_is_a_wrong_setting(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ from toolkit.fleet.job import cut_all_lines, deploy_board, revert_board
 from toolkit.fleet.outcome import Outcome, exit_code, held_before
 from toolkit.fleet.plan import Permits
 from toolkit.remote.agent import BoardAgent
+from toolkit.ui.events import Event
 
 CANARY = {"waves": [1, "10%", "100%"], "failure_budget": 0, "on_failure": "revert_all"}
 
@@ -221,6 +224,90 @@ def test_interrupted_boards_finish_and_no_new_ones_begin(fleet: Fleet, old: Made
     assert exit_code(outcomes.values()) == 130
 
 
+class Presser:
+    """Presses Ctrl-C, as events of a rollout in the main thread go by; each one is waited for until it is heard."""
+
+    HEARD = ("interrupted: ", "stopping now: ")
+
+    def __init__(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, when: tuple[str, str], times: int) -> None:
+        self.heard: list[str] = []
+        emit, told = fleet.emit, threading.Condition()
+
+        def press(event: Event) -> None:
+            emit(event)
+            with told:
+                if event.text.startswith(self.HEARD):
+                    self.heard.append(event.text)
+                    told.notify_all()
+                if event.kind == "start" and (event.stage, event.board) == when:
+                    for number in range(times):
+                        os.kill(os.getpid(), signal.SIGINT)
+                        assert told.wait_for(lambda wanted=number: len(self.heard) > wanted, 30)
+
+        monkeypatch.setattr(fleet, "emit", press)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_wave_that_ctrl_c_cut_short_is_judged(
+    fleet: Fleet, old: Made, new: Made, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Once: the board that runs may still fail, and the others go back. Twice: a line cut by a person is no failure."""
+    fleet.roll_out(old, run="first")
+    fleet.fault("b-1", "wrong" if times == 1 else "hang")
+    presser = Presser(fleet, monkeypatch, ("infer", "b-1"), times)
+    settings = RolloutSettings(waves=[3], failure_budget=0, on_failure="revert_all")
+    outcomes, trip = fleet.roll_out(new, settings, run="second", workers=1)
+    assert len(presser.heard) == times
+    assert (trip.cause if trip else "") == ("gate" if times == 1 else "")
+    assert (outcomes["b-0"].status, outcomes["b-1"].cause) == (
+        ("reverted", "gate") if times == 1 else ("ok", "interrupted")
+    )
+    assert fleet.running() == {**dict.fromkeys(fleet.names, old.id), "b-0": old.id if times == 1 else new.id}
+    assert of_status(outcomes, "skipped") == {"b-2", "b-3", "b-4", "b-5"}
+    assert outcomes["b-2"].cause == "interrupted"
+    assert exit_code(outcomes.values()) == 130
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_while_boards_are_put_back(
+    fleet: Fleet, old: Made, new: Made, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Once: all of them are put back all the same. Twice: those that are not say so, and what they may run."""
+    fleet.roll_out(old, run="first")
+    fleet.fault("b-5", "wrong")
+    presser = Presser(fleet, monkeypatch, ("revert", "b-1"), times)
+    stop, kept = threading.Event(), {}
+    settings = RolloutSettings(failure_budget=0, on_failure="revert_all")
+    outcomes, trip = fleet.roll_out(
+        new,
+        settings,
+        run="second",
+        workers=1,
+        stop=stop,
+        record=lambda outcome: kept.update({outcome.board: outcome}),
+        back="deploy rollback hosts=it",
+    )
+    assert len(presser.heard) == times
+    assert stop.is_set()
+    assert trip is not None
+    assert kept == outcomes, "the last of each board is what is kept"
+    left = {"b-2", "b-3", "b-4"} if times == 2 else set()
+    if times == 2 and outcomes["b-1"].status != "reverted":  # its line was cut, unless it was faster
+        assert outcomes["b-1"].message.endswith(": b-1: interrupted in revert")
+        left.add("b-1")
+    assert of_status(outcomes, "reverted") == {"b-0", "b-1", "b-2", "b-3", "b-4"} - left
+    assert {name for name in fleet.names if fleet.current(name) == new.id} - {"b-1"} == left - {"b-1"}
+    assert {name for name, outcome in outcomes.items() if outcome.cause == "not-reverted"} == left
+    shown = {event.board: event.data for event in fleet.events if event.kind == "outcome"}
+    for name in left:
+        outcome = outcomes[name]
+        assert (outcome.status, outcome.switched, outcome.release, outcome.previous) == ("failed", True, new.id, old.id)
+        assert outcome.message.startswith(f"could not be put back to {old.id[:12]}, may run {new.id[:12]}: ")
+        assert "interrupted" in outcome.message
+        assert outcome.hint == "when it answers: deploy rollback hosts=it"
+        assert shown[name] == outcome.as_json(), "the journal has it, too"
+
+
 def test_a_board_is_not_blamed_for_a_line_that_a_person_cut(fleet: Fleet, old: Made, new: Made) -> None:
     """In the middle of a stage, and while it connects."""
     fleet.roll_out(old, run="first")
@@ -310,6 +397,24 @@ def test_until_done(fleet: Fleet, old: Made) -> None:
     }
     waits = [event.text for event in fleet.events if "have not answered" in event.text]
     assert waits[0] == "2 boards have not answered (b-1, b-4); again in 0.01 s"
+
+
+def test_a_board_that_was_not_tried_again_is_as_its_last_try_left_it(fleet: Fleet, old: Made) -> None:
+    fleet.offline = {"b-1", "b-4"}
+    stop, seen = threading.Event(), []
+
+    def press_on_the_second_try(outcome: Outcome) -> None:
+        seen.append(outcome.board)
+        if seen.count(outcome.board) == 2:
+            stop.set()
+
+    settings = RolloutSettings(retry_first=0.01, failure_budget=0)
+    outcomes, trip = fleet.roll_out(
+        old, settings, until_done=True, record=press_on_the_second_try, stop=stop, workers=1
+    )
+    assert trip is None
+    assert of_status(outcomes, "unreachable") == {"b-1", "b-4"}
+    assert of_status(outcomes, "ok") == {"b-0", "b-2", "b-3", "b-5"}
 
 
 def test_until_done_does_not_hide_a_bad_release(fleet: Fleet, new: Made) -> None:

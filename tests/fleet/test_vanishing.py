@@ -15,7 +15,7 @@ from fleet_boards import Made, make_release
 from tests.onboard.agent_board import ForkedLine, copy_tree, no_flush
 from toolkit.config.schema import VerifySettings
 from toolkit.fleet.job import BoardJob, Session, deploy_board
-from toolkit.fleet.journal import RunFolder, begun, cut_short, read_journal
+from toolkit.fleet.journal import RECENT, RunFolder, begun, cut_short, read_journal
 from toolkit.fleet.outcome import Outcome
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.agent import BoardAgent
@@ -198,3 +198,40 @@ def test_what_a_killed_run_left(tmp_path: Path, upto: str, state: str, says: str
         assert (cut_short(runs) is None) == (verb == "rollback"), verb
     assert begun(runs) == begun(tmp_path / "nowhere") == frozenset()
     assert cut_short(tmp_path / "nowhere") is None
+
+
+def ended(runs: Path, verb: str, board: str, code: int | None = 0) -> str:
+    """The id of a run that turned to one board; ``code`` None: it was killed."""
+    run = RunFolder(runs, "", verb)
+    run.show(Event("start", stage="rollout", data={"waves": [[board, "not-begun"]], "release": "r"}))
+    run.show(Event("start", stage="connect", board=board))
+    if code is not None:
+        run.show(Event("summary", data={"exit_code": code}))
+    run.close()
+    return run.id
+
+
+def test_runs_that_change_no_board_hide_none_that_was_killed(tmp_path: Path) -> None:
+    killed = ended(tmp_path, "apply", "a", None)
+    # Runs of one second have no order by their ids: these are all of later ones.
+    for number in range(RECENT + 5):
+        run = RunFolder(tmp_path, "", ("verify", "status", "train", "package")[number % 4])
+        run.close()
+        run.path.rename(tmp_path / f"99991231-235959-{number:04x}")
+    found = cut_short(tmp_path)
+    assert found is not None
+    assert found.run == killed
+    assert begun(tmp_path) == {killed}
+
+
+def test_what_a_rollout_goes_on_with(tmp_path: Path) -> None:
+    """Back to the last one of the same boards that came to its end; one of other boards does not end it."""
+    ended(tmp_path, "apply", "a", None)
+    ended(tmp_path, "apply", "a")
+    killed = ended(tmp_path, "apply", "a", None)
+    interrupted = ended(tmp_path, "apply", "a", 130)
+    ended(tmp_path, "apply", "other", 4)
+    assert begun(tmp_path, ["a", "b"]) == {killed, interrupted}
+    assert begun(tmp_path, ["other"]) == frozenset()
+    assert begun(tmp_path) == frozenset()
+    assert begun(tmp_path, ["not-begun"]) > {killed, interrupted}, "it was nobody's turn"

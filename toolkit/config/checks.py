@@ -5,6 +5,7 @@ Each problem begins with the dotted key to change.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from toolkit.artefacts import shared, signing
 from toolkit.cann import atc
 from toolkit.cann.versions import parse_version
 from toolkit.cloud import settings as cloud
-from toolkit.config.schema import Config, RolloutSettings
+from toolkit.config.schema import Config, GateSettings, RolloutSettings
 from toolkit.learn import checks as learn
 from toolkit.learn.settings import Where
 
@@ -57,17 +58,30 @@ def _numbers(config: Config) -> Iterator[str]:
         "rollout.confirm_within": config.rollout.confirm_within,
         "rollout.retry_first": config.rollout.retry_first,
         "rollout.retry_most": config.rollout.retry_most,
-        "verify.max_difference": 1 if config.verify.max_difference is None else config.verify.max_difference,
         **{f"ssh.limits.{name}": value for name, value in vars(config.ssh.limits).items()},
     }
     for key, value in positive.items():
         if not value > 0:
             yield f"{key}: {value:g} is not a positive number"
+    yield from _limits("verify", config.verify)
+    yield from _limits("rollout.gate", config.rollout.gate)
     if config.board is not None:
         if not 1 <= config.board.count <= 10_000:
             yield f"board.count: {config.board.count} is not in 1 … 10000"
         if not 1 <= config.board.port <= 65535:
             yield f"board.port: {config.board.port} is not a port number (1 … 65535)"
+
+
+_SHARES = {"min_agreement": 0, "min_accuracy": 0, "max_accuracy_drop": 0, "min_cosine": -1}
+"""Limits of figures that are at most 1, and the least that these can be; others have no upper end."""
+
+
+def _limits(key: str, limits: GateSettings) -> Iterator[str]:
+    for name, value in vars(limits).items():
+        least, most = _SHARES.get(name, 0), 1 if name in _SHARES else math.inf
+        if value is not None and not least <= value <= most:
+            kind = f"not in {least} … 1" if name in _SHARES else "too small: at least 0"
+            yield f"{key}.{name}: {value:g} is {kind}"
 
 
 def _names(config: Config) -> Iterator[str]:

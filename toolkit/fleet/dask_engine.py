@@ -41,14 +41,13 @@ from toolkit.errors import ConfigError, DeployError
 from toolkit.fleet.job import (
     BoardJob,
     BoardStage,
-    Connect,
+    Held,
     cut_with_all_lines,
     deploy_board,
+    not_reverted,
     revert_board,
 )
 from toolkit.fleet.outcome import Outcome
-from toolkit.remote.address import Address, Limits
-from toolkit.remote.agent import BoardAgent
 from toolkit.ui.events import Emit, Event, ignore
 
 LOCK_PATIENCE = 60.0
@@ -91,26 +90,25 @@ class Reply:
 
 _lock = threading.Lock()
 _ended: dict[str, Literal["no more", "cut"]] = {}  # by topic: rollouts that somebody interrupted
-_lines: dict[str, weakref.WeakSet[BoardAgent]] = {}  # by topic: of this worker; others may use it, too
+_lines: dict[str, weakref.WeakSet[Held]] = {}  # by topic: of this worker; others may use it, too
 
 
 def end_here(topic: str, how: Literal["no more", "cut"]) -> None:
     """On a worker: begin no further order of this rollout; "cut": and close the lines of those that run."""
     with _lock:
         _ended[topic] = how
-        agents = list(_lines.get(topic, ())) if how == "cut" else []
-    for agent in agents:
-        agent.close()
+        lines = list(_lines.get(topic, ())) if how == "cut" else []
+    for line in lines:
+        line.close()
 
 
-def _connect(topic: str, address: Address, limits: Limits, emit: Emit) -> BoardAgent:
-    agent = BoardAgent.connect(address, limits, emit)
+def _hold(topic: str) -> Held:
+    """The line of an order, from before it is open."""
+    held = Held()
     with _lock:
-        _lines.setdefault(topic, weakref.WeakSet()).add(agent)
-        cut = _ended.get(topic) == "cut"
-    if cut:
-        agent.close()
-    return agent
+        _lines.setdefault(topic, weakref.WeakSet()).add(held)
+        held.cut = _ended.get(topic) == "cut"
+    return held
 
 
 def carry_out(order: Order) -> Reply:
@@ -120,28 +118,28 @@ def carry_out(order: Order) -> Reply:
     if order.topic in _ended and order.done is None:
         board = order.job.board
         return Reply(Outcome(board, "skipped", cause="interrupted", message="not begun: interrupted"), {}, me)
-    connect = partial(_connect, order.topic)
+    line = _hold(order.topic)
     with tempfile.TemporaryDirectory(prefix="deploy-", dir=_scratch()) as folder:
         out = Path(folder) / "out"
         job = replace(order.job, out=out)
         if order.done is not None:
-            return Reply(revert_board(job, order.done, order.why, order.cause, emit, connect), {}, me)
+            return Reply(revert_board(job, order.done, order.why, order.cause, emit, held=line), {}, me)
         try:
             job = replace(job, files=_files(order))
         except DeployError as error:
             outcome = Outcome(job.board, "failed", "push", "store", str(error), error.hint, job.release.id)
             return Reply(outcome, {}, me)
-        outcome = _patiently(job, order.stages, emit, connect)
+        outcome = _patiently(job, order.stages, emit, line)
         return Reply(outcome, _packed(out), me)
 
 
-def _patiently(job: BoardJob, stages: Sequence[BoardStage], emit: Emit, connect: Connect) -> Outcome:
+def _patiently(job: BoardJob, stages: Sequence[BoardStage], emit: Emit, line: Held) -> Outcome:
     """Deploy; wait where the board is still locked by this rollout's own dead worker."""
     end = time.monotonic() + LOCK_PATIENCE
     while True:
         last = time.monotonic() >= end
         held: list[Event] = []
-        outcome = deploy_board(job, stages, partial(_hold_outcome, held, emit), connect)
+        outcome = deploy_board(job, stages, partial(_hold_outcome, held, emit), held=line)
         if last or outcome.cause != "locked" or job.holder not in outcome.message:
             for event in held:
                 emit(event)
@@ -418,8 +416,7 @@ class DaskEngine:
     def _nobody_did(self, job: BoardJob, done: Outcome | None, why: str) -> Outcome:
         """The outcome of a board that no worker answered for."""
         if done is not None:
-            message = f"could not be put back to {done.previous[:12] or 'nothing'}, may run {done.release[:12]}: {why}"
-            return replace(done, status="failed", stage="revert", cause="not-reverted", message=message)
+            return not_reverted(job, done, why)
         return Outcome(
             job.board,
             "failed",

@@ -20,16 +20,13 @@ def run_jobs(
     jobs: Sequence[BoardJob],
     work: Worker,
     workers: int,
-    emit: Emit,
     stop: threading.Event,
     closed: Callable[[], str] = lambda: "",
 ) -> Iterator[Outcome]:
     """Yield one outcome for each job, in the order in which they end; never more than ``workers`` at a time.
 
-    ``stop`` is set by the first Ctrl-C: boards that have not begun are skipped, the running ones finish. The
-    second one cuts their lines: the agents end what they do, and boards in the middle of a switch go back by
-    themselves. ``closed`` says why no new board may begin ("" = they may); it is asked before each, in the
-    worker's thread."""
+    ``stop``: once it is set, boards that have not begun are skipped; the running ones finish. ``closed`` says why
+    no new board may begin ("" = they may); it is asked before each, in the worker's thread."""
 
     def guarded(job: BoardJob) -> Outcome:
         if stop.is_set():
@@ -41,23 +38,26 @@ def run_jobs(
     if not jobs:
         return
     pool = ThreadPoolExecutor(max_workers=max(1, min(workers, len(jobs))), thread_name_prefix="board")
-    with interruptible(stop, emit):
-        waiting: set[Future[Outcome]] = {pool.submit(guarded, job) for job in jobs}
-        try:
-            while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    waiting: set[Future[Outcome]] = {pool.submit(guarded, job) for job in jobs}
+    try:
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextlib.contextmanager
-def interruptible(stop: threading.Event, emit: Emit) -> Iterator[None]:
-    """Within it Ctrl-C sets ``stop``, and cuts all lines once that is set, instead of raising at any
-    place."""
+def interruptible(stop: threading.Event, emit: Emit) -> Iterator[threading.Event]:
+    """Within it Ctrl-C sets ``stop``; once that is set, it cuts all lines and sets the event that is given. It raises
+    nowhere.
+
+    Of boards whose lines are cut the agents end what they do; those in the middle of a switch go back by
+    themselves."""
+    cut = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield cut
         return
 
     def tell(text: str) -> None:
@@ -66,14 +66,15 @@ def interruptible(stop: threading.Event, emit: Emit) -> Iterator[None]:
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
+            cut.set()
             tell("stopping now: running boards keep or get back what they had")
             threading.Thread(target=cut_all_lines, daemon=True).start()
         else:
             stop.set()
-            tell("interrupted: running boards finish, no new ones; again to stop now")
+            tell("interrupted: running boards finish or are put back, no new ones; again to stop now")
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        yield
+        yield cut
     finally:
         signal.signal(signal.SIGINT, before)

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -198,10 +198,15 @@ def facts_of(inspection: Inspection, block: Sequence[str] = ()) -> BoardFacts:
 
 
 def deploy_board(
-    job: BoardJob, stages: Sequence[BoardStage], emit: Emit, connect: Connect = BoardAgent.connect
+    job: BoardJob,
+    stages: Sequence[BoardStage],
+    emit: Emit,
+    connect: Connect = BoardAgent.connect,
+    held: Held | None = None,
 ) -> Outcome:
     """Look at one board, decide, and walk ``stages`` (name, function). What goes wrong is in the outcome, not
-    raised. Where the stage that switches is not among them, the board keeps running what it ran."""
+    raised. Where the stage that switches is not among them, the board keeps running what it ran. ``held``: see
+    :func:`attend`."""
 
     def walk(agent: BoardAgent, outcome: Outcome) -> None:
         wish = Wish(release=job.release, environment=job.environment, run_key=job.run_key)
@@ -231,7 +236,7 @@ def deploy_board(
         if planning.VERIFY not in decided.steps:
             outcome.figures = dict(session.before)
 
-    return attend(job, walk, emit, connect)
+    return attend(job, walk, emit, connect, held=held)
 
 
 def _check(job: BoardJob, decided: BoardPlan, inspection: Inspection) -> None:
@@ -254,13 +259,19 @@ def _without_lines(plan: BoardPlan) -> BoardPlan:
 
 
 def revert_board(
-    job: BoardJob, done: Outcome, why: str, cause: str, emit: Emit, connect: Connect = BoardAgent.connect
+    job: BoardJob,
+    done: Outcome,
+    why: str,
+    cause: str,
+    emit: Emit,
+    connect: Connect = BoardAgent.connect,
+    held: Held | None = None,
 ) -> Outcome:
     """Put one board back to what it ran before ``done``; the outcome that takes the place of ``done``.
 
     Safe to call for any board that was asked to switch: one that went back by itself, or that somebody gave
     another release meanwhile, is left alone. ``why`` and ``cause`` say what made it necessary. Where it fails
-    the cause is ``not-reverted``."""
+    the cause is ``not-reverted``. ``held``: see :func:`attend`."""
 
     def walk(agent: BoardAgent, outcome: Outcome) -> None:
         inspection = agent.inspect(job.root, job.app)
@@ -276,16 +287,12 @@ def revert_board(
             now = inspection.foreign or f"it runs {inspection.current[:12] or 'nothing'}"
             outcome.message = f"left alone, as somebody changed it meanwhile ({now}): {why}"
 
-    outcome = attend(job, walk, emit, connect, stage="revert", shown=False)
+    outcome = attend(job, walk, emit, connect, stage="revert", shown=False, held=held)
     outcome.release, outcome.previous, outcome.switched = done.release, done.previous, done.switched
     outcome.figures, outcome.before, outcome.facts = done.figures, done.before, done.facts
     if outcome.status != "reverted":
-        outcome.message = (
-            f"could not be put back to {done.previous[:12] or 'nothing'}, may run {done.release[:12]}: "
-            f"{outcome.message}"
-        )
-        outcome.hint = f"when it answers: {job.back or f'deploy rollback hosts={job.board}'}"
-        outcome.cause = "not-reverted"
+        told = not_reverted(job, done, outcome.message)
+        outcome.cause, outcome.message, outcome.hint = told.cause, told.message, told.hint
     elif done.failed:
         # It failed first, and that is what people want to read.
         outcome.status, outcome.cause, outcome.stage = done.status, done.cause, done.stage
@@ -294,18 +301,38 @@ def revert_board(
     return outcome
 
 
+def not_reverted(job: BoardJob, done: Outcome, why: str) -> Outcome:
+    """The outcome that takes the place of ``done`` where the board was not put back to what it ran before."""
+    was, now = done.previous[:12] or "nothing", done.release[:12]
+    return replace(
+        done,
+        status="failed",
+        stage="revert",
+        cause="not-reverted",
+        message=f"could not be put back to {was}, may run {now}: {why}",
+        hint=f"when it answers: {job.back or f'deploy rollback hosts={job.board}'}",
+    )
+
+
 class Line(Protocol):
     """What can be cut."""
 
     def close(self) -> None: ...
 
 
-class _Held:
+class Held:
     """The line of one job, from before it is open: a job that is cut while it connects does not begin."""
 
     def __init__(self) -> None:
         self.agent: BoardAgent | None = None
         self.cut = False
+
+    def open(self, agent: BoardAgent) -> None:
+        """The line is open. Raises LineLost where it was cut before."""
+        self.agent = agent
+        if self.cut:
+            name = agent.address.name
+            raise LineLost(f"{name}: interrupted", cause="closed", host=name)
 
     def close(self) -> None:
         self.cut = True
@@ -346,21 +373,21 @@ def attend(
     *,
     stage: str = "connect",
     shown: bool = True,
+    held: Held | None = None,
 ) -> Outcome:
     """One session with one board: connect, ``walk(agent, outcome)``, and whatever goes wrong as the outcome.
 
     ``walk`` sets ``outcome.status`` and keeps ``outcome.stage`` up to date. ``shown``: end with an outcome
-    event."""
+    event. ``held``: what a person cuts this job's line with, for those who cut by more than the process."""
     outcome = Outcome(board=job.board, status="ok", release=job.release.id, stage=stage)
     begun = time.monotonic()
     agent: BoardAgent | None = None
-    held = _Held()
+    held = held or Held()
     emit(Event("start", str(job.address), stage=stage, board=job.board))
     try:
         with cut_with_all_lines(held):
-            agent = held.agent = connect(job.address, job.limits, emit)
-            if held.cut:
-                raise LineLost(f"{job.board}: interrupted", cause="closed", host=job.board)
+            agent = connect(job.address, job.limits, emit)
+            held.open(agent)
             walk(agent, outcome)
         if outcome.status in ("ok", "unchanged", "reverted"):
             outcome.stage = ""
@@ -398,6 +425,8 @@ def attend(
 
 def _interrupted(job: BoardJob, outcome: Outcome) -> str:
     where = f"{job.board}: interrupted in {outcome.stage}"
+    if outcome.stage == "revert":
+        return where
     if not outcome.switched:
         return f"{where}: it runs what it ran before"
     return f"{where}: unless that was confirmed, it goes back by itself {job.confirm_within:g} s after the switch"

@@ -12,7 +12,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,11 @@ from toolkit.ui.events import Event
 LOOKING = ("verify", "logs", "bench", "infer", "doctor", "status")
 """Verbs whose runs change no board."""
 
+BUILDING = ("data", "train", "export", "quantise", "tune", "convert", "package")
+"""Verbs whose runs touch no board at all."""
+
 RECENT = 20
-"""How many of the newest runs are looked through for one that was cut short."""
+"""How many of the newest runs that may have changed boards are looked through for one that was cut short."""
 
 DURABLE = ("outcome", "done", "fail", "summary", "warning")
 
@@ -163,25 +166,40 @@ def cut_short(runs: Path) -> Story | None:
     return None
 
 
-def begun(runs: Path) -> frozenset[str]:
-    """Ids of the newest rollouts that were killed or interrupted, back to the last one that came to its end: whoever
-    types the same again goes on with them."""
+def begun(runs: Path, boards: Collection[str] | None = None) -> frozenset[str]:
+    """Ids of the newest rollouts that were killed or interrupted: whoever types the same again goes on with them.
+
+    Back to the last one that turned to one of ``boards`` (None: to any board) and came to its end."""
     found = set()
     for file in _recent(runs):
         end = _end(file)
-        if end and end["kind"] == "summary" and end.get("data", {}).get("exit_code") != Interrupted.exit_code:
+        if not end or end["kind"] != "summary" or end.get("data", {}).get("exit_code") == Interrupted.exit_code:
+            found.add(file.parent.name)
+        elif boards is None or _turned_to(file, boards):
             break
-        found.add(file.parent.name)
     return frozenset(found)
+
+
+def _turned_to(file: Path, boards: Collection[str]) -> bool:
+    """Some of these boards; also where that cannot be told."""
+    try:
+        return any(board.touched and board.board in boards for board in read_journal(file).boards.values())
+    except InputError:
+        return True
 
 
 def _recent(runs: Path) -> list[Path]:
     """The journals of the newest runs that may have changed boards, the newest first."""
     folders = sorted((path for path in runs.iterdir() if path.is_dir()), reverse=True) if runs.is_dir() else []
-    files = [folder / "journal.jsonl" for folder in folders[:RECENT]]
-    begun = {file: _begin(file) for file in files}  # ids tell seconds only
-    files.sort(key=lambda file: begun[file][0], reverse=True)
-    return [file for file in files if begun[file][1] not in (*LOOKING, "")]
+    found: list[tuple[float, Path]] = []
+    for folder in folders:
+        when, verb = _begin(folder / "journal.jsonl")
+        if verb not in (*LOOKING, *BUILDING, ""):
+            found.append((when, folder / "journal.jsonl"))
+        if len(found) == RECENT:
+            break
+    found.sort(key=lambda item: item[0], reverse=True)  # ids tell seconds only
+    return [file for _, file in found]
 
 
 def _begin(file: Path) -> tuple[float, str]:

@@ -11,8 +11,9 @@ from typing import Literal
 from toolkit.config.schema import RolloutSettings
 from toolkit.fleet import gates
 from toolkit.fleet.engine import interruptible, run_jobs
-from toolkit.fleet.job import BoardJob
+from toolkit.fleet.job import BoardJob, not_reverted
 from toolkit.fleet.outcome import Outcome
+from toolkit.fleet.plan_text import named
 from toolkit.fleet.waves import amount, waves
 from toolkit.ui.events import Emit, Event
 
@@ -51,6 +52,7 @@ class Rollout:
     workers: int
     emit: Emit
     stop: threading.Event
+    cut: threading.Event
     until_done: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: set[str] = field(default_factory=set)
@@ -69,9 +71,11 @@ class Rollout:
         self.count(outcome)
 
     def count(self, outcome: Outcome) -> None:
-        """Against the budget; a board counts once, however often it is tried."""
-        counts = outcome.failed and (
-            outcome.status != "unreachable" or (self.settings.count_unreachable and not self.until_done)
+        """Against the budget; a board counts once, however often it is tried, and not for a line that a person cut."""
+        counts = (
+            outcome.failed
+            and outcome.cause != "interrupted"
+            and (outcome.status != "unreachable" or (self.settings.count_unreachable and not self.until_done))
         )
         (self.failures.add if counts else self.failures.discard)(outcome.board)
 
@@ -91,8 +95,10 @@ class Rollout:
             return outcome
 
         jobs = [self.jobs[name] for name in names]
-        for outcome in run_jobs(jobs, work, self.workers, self.emit, self.stop, self.spent):
-            self.take(outcome)
+        for outcome in run_jobs(jobs, work, self.workers, self.stop, self.spent):
+            # One that would have been tried again, and was not: it is as its last try left it.
+            if outcome.status != "skipped" or outcome.board not in self.outcomes:
+                self.take(outcome)
 
     def judge(self, names: Sequence[str], last: bool) -> Trip | None:
         """May the next wave begin? None: it may."""
@@ -116,7 +122,10 @@ class Rollout:
         return any(outcome.cause == "gate" for outcome in self.outcomes.values())
 
     def put_back(self, names: Sequence[str]) -> None:
-        """Put back those of these boards that were asked to switch; goes on past any that can't be."""
+        """Put back those of these boards that were asked to switch; goes on past any that can't be.
+
+        One interruption does not end this: half a fleet put back is the worst of all ends. Once the lines are cut,
+        the rest are not put back, and their outcomes say so."""
         assert self.trip is not None
         trip = self.trip
         victims = [
@@ -130,10 +139,14 @@ class Rollout:
             self.emit(Event("warning", f"putting {len(victims)} boards back: {trip.why}", stage="rollout"))
 
         def back(job: BoardJob) -> Outcome:
-            return self.hands.revert(job, self.outcomes[job.board], trip.why, trip.cause)
+            done = self.outcomes[job.board]
+            if not self.cut.is_set():
+                return self.hands.revert(job, done, trip.why, trip.cause)
+            left = not_reverted(job, done, "interrupted")
+            self.emit(Event("outcome", left.message, left.stage, left.board, left.as_json()))
+            return left
 
-        # An interruption does not end this: half a fleet put back is the worst of all ends.
-        for outcome in run_jobs(victims, back, self.workers, self.emit, threading.Event()):
+        for outcome in run_jobs(victims, back, self.workers, threading.Event()):
             self.take(outcome)
 
     def pause(self, number: int, order: Sequence[Sequence[str]]) -> Trip | None:
@@ -143,7 +156,7 @@ class Rollout:
             done = sum(outcome.good for outcome in self.outcomes.values())
             question = (
                 f"{done} of {len(self.jobs)} boards done. Go on with wave {number + 1} of {len(order)} "
-                f"({len(wave)} boards: {names_of(wave)})?"
+                f"({len(wave)} boards: {named(wave)})?"
             )
             return None if self.hands.ask(question) else Trip("declined", "a person said no")
         self.stop.wait(float(wanted))
@@ -162,7 +175,7 @@ class Rollout:
             late = [name for name in names if self.outcomes[name].offline]
             if not late or enough():
                 return
-            text = f"{len(late)} boards have not answered ({names_of(late)}); again in {delay:g} s"
+            text = f"{len(late)} boards have not answered ({named(late)}); again in {delay:g} s"
             self.emit(Event("warning", text, stage="rollout"))
             if self.stop.wait(delay):
                 return
@@ -186,7 +199,8 @@ def roll_out(
     """Deploy to all ``jobs``; return exactly one outcome for each, in their order, and why it ended early, if
     it did.
 
-    ``stop`` (Ctrl-C): running boards finish, nothing new begins, what was done stays. ``until_done``: boards
+    ``stop`` (Ctrl-C): running boards finish, nothing new begins; what was done is judged, and stays or is put
+    back. ``until_done``: boards
     that don't answer count for no budget and are tried again and again. ``planned``: the waves, where a plan is
     carried out; labels may have changed since it was made."""
     by_name = {job.board: job for job in jobs}
@@ -198,8 +212,8 @@ def roll_out(
     if jobs:
         first = f"{len(jobs)} boards in {len(order)} waves" if len(order) > 1 else ""
         emit(Event("start", first, stage="rollout", data={"waves": order, "release": jobs[0].release.id}))
-    rollout = Rollout(by_name, settings, hands, min(workers, settings.concurrency), emit, stop, until_done)
-    with interruptible(stop, emit):
+    with interruptible(stop, emit) as cut:
+        rollout = Rollout(by_name, settings, hands, min(workers, settings.concurrency), emit, stop, cut, until_done)
         done: list[str] = []
         for number, wave in enumerate(order):
             if number:
@@ -207,15 +221,16 @@ def roll_out(
             if rollout.trip or stop.is_set():
                 break
             if len(order) > 1:
-                text = f"{number + 1} of {len(order)}: {names_of(wave)}"
+                text = f"{number + 1} of {len(order)}: {named(wave)}"
                 emit(Event("log", text, stage="wave", data={"show": True, "number": number + 1}))
             rollout.run(wave)
             done += wave
             if until_done:
                 # The next wave needs somebody who proved the release, so that the first one is waited for.
                 rollout.catch_up(wave, lambda: rollout.proved)
-            if not stop.is_set() and not rollout.trip:
-                rollout.trip = rollout.judge(wave, last=number == len(order) - 1)
+            if not rollout.trip:
+                # A wave that an interruption cut short, too: what it brought stays only if it may.
+                rollout.trip = rollout.judge(wave, last=stop.is_set() or number == len(order) - 1)
             if rollout.trip:
                 _tripped(rollout, wave, done)
                 break
@@ -242,10 +257,3 @@ def _not_begun(name: str, trip: Trip | None) -> Outcome:
     if trip is None:
         return Outcome(name, "skipped", cause="interrupted", message="not begun: interrupted")
     return Outcome(name, "skipped", cause="halted", message=f"not begun: {trip.why}")
-
-
-def names_of(names: Sequence[str], most: int = 4) -> str:
-    """A few of many names."""
-    if len(names) <= most + 1:
-        return ", ".join(names)
-    return f"{', '.join(names[: most - 1])} … {names[-1]}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from toolkit.artefacts.manifest import Release
 from toolkit.errors import DeployError, RemoteError
-from toolkit.fleet.job import facts_of
+from toolkit.fleet.job import Held, facts_of
 from toolkit.fleet.plan import BoardFacts
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.agent import BoardAgent, Inspection, Wish
@@ -33,14 +33,17 @@ class Probe:
 def survey(probes: Sequence[Probe], workers: int, emit: Emit) -> Mapping[str, BoardFacts]:
     """The facts of all boards by name, at most ``workers`` at a time; one request each.
 
-    Where the environment differs there is a second one, for the lines as they are.
+    Where the environment differs there is a second one, for the lines as they are. Ctrl-C cuts all lines.
     """
     count, lock = 0, threading.Lock()
+    lines = [Held() for _ in probes]
 
-    def ask(probe: Probe) -> tuple[str, BoardFacts]:
+    def ask(probe: Probe, line: Held) -> tuple[str, BoardFacts]:
         nonlocal count
-        facts = look(probe, emit)
+        facts = look(probe, emit, line)
         with lock:
+            if line.cut:
+                return probe.board, facts
             count += 1
             data = {"done": count, "total": len(probes), "unit": "boards"}
             emit(Event("progress", f"{count}/{len(probes)} boards asked", stage="survey", data=data))
@@ -48,16 +51,25 @@ def survey(probes: Sequence[Probe], workers: int, emit: Emit) -> Mapping[str, Bo
 
     if not probes:
         return {}
-    with ThreadPoolExecutor(min(workers, len(probes)), thread_name_prefix="survey") as pool:
-        found = dict(pool.map(ask, probes))
+    pool = ThreadPoolExecutor(min(workers, len(probes)), thread_name_prefix="survey")
+    try:
+        found = dict(pool.map(ask, probes, lines))
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for line in lines:
+            line.close()
+        raise
+    finally:
+        pool.shutdown(wait=False)
     emit(Event("log", f"{len(probes)} boards asked", stage="survey"))
     return found
 
 
-def look(probe: Probe, emit: Emit) -> BoardFacts:
-    """One board's facts; that it does not answer is one of them."""
+def look(probe: Probe, emit: Emit, line: Held) -> BoardFacts:
+    """One board's facts, over ``line``; that it does not answer is one of them."""
     try:
         with BoardAgent.connect(probe.address, probe.limits, emit) as agent:
+            line.open(agent)
             wish = Wish(probe.release, probe.environment, probe.run_key)
             found = agent.inspect(probe.root, probe.app, wish)
             block = _block(agent, found, probe) if found.environment == "differs" else ()

@@ -17,7 +17,7 @@ from toolkit.artefacts.manifest import Release
 from toolkit.config.schema import EngineSettings, VerifySettings
 from toolkit.errors import CommandFailed
 from toolkit.fleet import plan
-from toolkit.fleet.engine import run_jobs
+from toolkit.fleet.engine import interruptible, run_jobs
 from toolkit.fleet.job import BoardJob, Session, deploy_board
 from toolkit.fleet.journal import RunFolder
 from toolkit.remote.address import Address, Limits
@@ -115,11 +115,12 @@ def main() -> int:
     workers = EngineSettings().workers
     outcomes = []
     dialled = time.perf_counter()
-    for outcome in run_jobs(jobs, lambda job: deploy_board(job, STAGES, folder.show), workers, folder.show, stop):
-        outcomes.append(outcome)
-        folder.receipt(outcome.board, outcome.as_json())
-        if not outcome.good:
-            print(f"{outcome.board}: {outcome.stage}: {outcome.cause}: {outcome.message}", file=sys.stderr)
+    with interruptible(stop, folder.show):
+        for outcome in run_jobs(jobs, lambda job: deploy_board(job, STAGES, folder.show), workers, stop):
+            outcomes.append(outcome)
+            folder.receipt(outcome.board, outcome.as_json())
+            if not outcome.good:
+                print(f"{outcome.board}: {outcome.stage}: {outcome.cause}: {outcome.message}", file=sys.stderr)
     folder.close()
     said = {
         "boards": len(outcomes),
