@@ -227,7 +227,7 @@ def deploy_board(
             emit(Event("start", stage=stage, board=job.board))
             run(session)
         outcome.stage = ""
-        outcome.status = "unchanged" if len(outcome.skipped) == len(stages) else "ok"
+        outcome.status = "unchanged" if decided.done or len(outcome.skipped) == len(stages) else "ok"
         if planning.SWITCH in decided.steps and not outcome.switched:
             outcome.message = f"it has {job.release.id[:12]} and still runs {inspection.current[:12] or 'nothing'}"
         if decided.done and inspection.previous and (inspection.last_run or {}).get("run_id") in job.begun:
