@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
 import shutil
@@ -26,6 +27,9 @@ _FAR = 200.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
+    if importlib.util.find_spec("fabric") is None:
+        print(f"{sys.executable} lacks what ascend-deploy needs; .venv/bin/python has it", file=sys.stderr)
+        return 2
     lacking = missing_tools()
     if lacking:
         print("this machine lacks: " + "; ".join(lacking), file=sys.stderr)
