@@ -352,7 +352,6 @@ def board_jobs(
             keep_releases=config.rollout.keep_releases,
             heat=_heat(invocation, target),
             begun=begun,
-            back=command_for(invocation, "rollback", [board.name]),
         )
         for board in target.boards
     ]

@@ -148,9 +148,9 @@ def _with_typed(boards: list[Board], invocation: Invocation) -> list[Board]:
     return [replace(board, **empty) for board in boards] if empty else boards
 
 
-def inventory_of(config: Config, default: str = "") -> list[Board]:
-    """All machines of the call's inventory. ``default``: the profile of those that name none."""
-    default = default or (config.board.profile if config.board else "")
+def inventory_of(config: Config) -> list[Board]:
+    """All machines of the call's inventory; boards that name no profile are of ``+board=``'s."""
+    default = config.board.profile if config.board else ""
     folders = [paths.base() / "inventory", paths.INVENTORY]
     files = _profile_files()
     return inventory.load(
@@ -164,12 +164,8 @@ def inventory_of(config: Config, default: str = "") -> list[Board]:
     )
 
 
-def profiles() -> list[str]:
-    """The board profiles there are: ours, and those in the folder of ``--config-dir``."""
-    return sorted(_profile_files())
-
-
 def _profile_files() -> dict[str, Path]:
+    """The board profiles there are, by name: ours, and those in the folder of ``--config-dir``."""
     folders = [paths.CONF]
     if HydraConfig.initialized():
         sources = HydraConfig.get().runtime.config_sources
@@ -280,7 +276,7 @@ def reach(
                         simulated_address(places[hosts[target.name].name], kinds[target.name]),
                         limits_of(target.config),
                         target.profile.root,
-                        _with_cann(kinds[target.name].profile, target),
+                        with_cann(kinds[target.name].profile, target.profile),
                         board=target.config.convert.host == "board",
                         wanted=target.config.convert.cann_version,
                     )
@@ -382,8 +378,10 @@ def _checked(invocation: Invocation, board: Board, target: Target) -> Address:
 
 
 def address_of(board: Board, target: Target, words: str = "") -> Address:
-    """``words``: see :class:`Address`."""
+    """``words``: see :class:`Address`; where the call's are not at hand, those that select it in its inventory."""
     profile, ssh = target.profile, target.config.ssh
+    if not words and target.config.inventory:
+        words = shlex.join([f"inventory={target.config.inventory}", f"hosts={board.name}"])
     host = board.host or profile.host
     if not host:
         raise UsageError(
@@ -402,7 +400,7 @@ def address_of(board: Board, target: Target, words: str = "") -> Address:
         jump=board.jump or profile.jump or "",
         client=ssh.client,
         interpreters=tuple(profile.interpreters),
-        words=words or (f"inventory={target.config.inventory} hosts={board.name}" if target.config.inventory else ""),
+        words=words,
     )
 
 
@@ -443,17 +441,16 @@ def machine_named(config: Config, key: str, wanted: str) -> Board:
     )
 
 
-def words_for_host(config: Config, machine: Board) -> str:
-    """What selects a machine under ``hosts:`` on the command line, as a shell takes it."""
-    return shlex.join([f"inventory={config.inventory}", f"hosts={machine.name}"])
-
-
 def _inventory_host(invocation: Invocation, target: Target) -> Target:
     """The host of the inventory that ``convert.host`` names."""
-    host = machine_named(target.config, "convert.host", target.config.convert.host)
-    # It is a machine of its own kind: its login, its folder and its CANN are not the board's.
-    config = _config_for(invocation, host, _composed_for(invocation, host))
-    return Target(host.profile, config, (host,))
+    wanted = target.config.convert.host
+    if wanted not in invocation.build_hosts:
+        host = machine_named(target.config, "convert.host", wanted)
+        # It is a machine of its own kind: its login, its folder and its CANN are not the board's.
+        config = _config_for(invocation, host, _composed_for(invocation, host))
+        invocation.build_hosts[wanted] = Target(host.profile, config, (host,))
+    its: Target = invocation.build_hosts[wanted]
+    return its
 
 
 def real_host(target: Target, invocation: Invocation) -> ConvertHost:
@@ -468,16 +465,16 @@ def real_host(target: Target, invocation: Invocation) -> ConvertHost:
         address = address_of(target.boards[0], target, selection(invocation, [target.boards[0].name]))
         return convert_host(address, limits_of(config), profile.root, profile, board=True, wanted=version)
     its = _inventory_host(invocation, target)
-    address = address_of(its.boards[0], its, words_for_host(config, its.boards[0]))
-    profile = _with_cann(its.profile, target)
+    address = address_of(its.boards[0], its)
+    profile = with_cann(its.profile, profile)
     return convert_host(address, limits_of(its.config), profile.root, profile, board=False, wanted=version)
 
 
-def _with_cann(profile: BoardSettings, target: Target) -> BoardSettings:
+def with_cann(profile: BoardSettings, board: BoardSettings | None) -> BoardSettings:
     """A build host whose CANN nobody told: the generation of the boards' is looked for first."""
-    if profile.cann.version:
+    if profile.cann.version or board is None:
         return profile
-    return replace(profile, cann=replace(profile.cann, version=target.profile.cann.version))
+    return replace(profile, cann=replace(profile.cann, version=board.cann.version))
 
 
 def local_atc(script: str) -> bool:

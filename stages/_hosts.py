@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from toolkit.cann.environment import converter_script
 from toolkit.cann.host import LOW_MEMORY, LOW_MEMORY_MB, ConvertHost
-from toolkit.config.schema import BoardSettings
+from toolkit.config.schema import BoardSettings, Config
 from toolkit.remote.address import Address, Limits
 from toolkit.sim import SimBoard
 
@@ -27,6 +28,11 @@ def convert_host(
             "a build host is faster, and the only way for large networks",
         )
     return ConvertHost(address, limits, root, environment, warnings, wanted or "")
+
+
+def converting_cann(config: Config) -> Mapping[str, str]:
+    """The CANN of the machine that converts, as far as it is known, among the tools that decide a stage's result."""
+    return {"cann": config.convert.cann_version or config.board.cann.version} if config.board else {}
 
 
 def with_toolkit(board: SimBoard, cann_version: str | None) -> SimBoard:

@@ -83,7 +83,8 @@ class Invocation:
     with other overrides (for the profiles of an inventory). of_boards: those of ``overrides`` that set ``board.…``
     for all boards of an inventory, each of which brings a profile of its own; ``compose`` needs them again. rest:
     words behind the verb, and everything after ``--``. results: filled by a stage's verb with what was made:
-    stage, artefact (its digest), path, notes, seconds.
+    stage, artefact (its digest), path, notes, seconds. build_hosts: the machines that ``convert.host`` of some target
+    names, composed once for all targets.
     """
 
     verb: str
@@ -97,3 +98,4 @@ class Invocation:
     words: Sequence[str] = field(default=())
     rest: Sequence[str] = field(default=())
     results: list[Mapping[str, Any]] = field(default_factory=list)
+    build_hosts: dict[str, Any] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from hydra import compose
 from omegaconf import OmegaConf
 
-from stages._fleet import Target, address_of, limits_of, machine_named, simulated_address, stand_ins, words_for_host
+from stages._fleet import Target, address_of, limits_of, machine_named, simulated_address, stand_ins
 from toolkit import paths
 from toolkit.cann.environment import converter_script
 from toolkit.config.schema import Config
@@ -27,7 +27,7 @@ def training_host(config: Config) -> Iterator[TrainHost]:
     """Where to train; a simulated machine lives, with all that runs on it, as long as the ``with`` block."""
     its = training_target(config)
     if not config.simulate:
-        yield host_of(config, its, address_of(its.boards[0], its, words_for_host(config, its.boards[0])))
+        yield host_of(config, its, address_of(its.boards[0], its))
         return
     # Its own interpreter is this one, which has MindSpore.
     boards = [replace(board, name=f"train-{board.name}", python=sys.executable) for board in stand_ins(its)]

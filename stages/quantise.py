@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
+from stages._hosts import converting_cann
 from stages._tool_log import failure, keep_log, log_file
 from toolkit import preprocess
 from toolkit.cann import tools as cann_tools
@@ -47,7 +48,7 @@ def settings(config: Config) -> Mapping[str, Any]:
 
 
 def tools(config: Config) -> Mapping[str, str]:
-    return {"cann": config.convert.cann_version or config.board.cann.version} if config.board else {}
+    return converting_cann(config)
 
 
 def files(config: Config) -> Mapping[str, Path]:

@@ -24,7 +24,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from stages._boards import Answer, Place, ask_boards, exit_code, named, places_of
-from stages._fleet import local_atc, machines_of
+from stages._fleet import local_atc, machines_of, with_cann
 from stages._invocation import Invocation
 from stages._training_host import host_of
 from toolkit import paths
@@ -170,9 +169,7 @@ def _host(invocation: Invocation, place: Place, agent: BoardAgent) -> Iterator[F
     found = agent.inspect(profile.root, config.app.name)
     yield from health.examine_host(Words(found.facts, here=(before + time.time()) / 2))
     converts, trains = place.name == config.convert.host, place.name == config.train.remote.host
-    cann = profile.cann
-    if not cann.version and config.board is not None:
-        cann = replace(cann, version=config.board.cann.version)
+    cann = with_cann(profile, config.board).cann
 
     def run(environment: str, *argv: str) -> RunReport:
         return agent.run(

@@ -172,11 +172,11 @@ class Fleet:
     def jobs(self, made: Made, run: str = "run", **changes: Any) -> list[BoardJob]:
         return [self.job(name, made, run, **changes) for name in self.names]
 
-    def job(self, name: str, made: Made, run: str = "run", **changes: Any) -> BoardJob:
+    def job(self, name: str, made: Made, run: str = "run", words: str = "", **changes: Any) -> BoardJob:
         python = str(self.home(name) / "python")
         job = BoardJob(
             board=name,
-            address=Address(name, "local", client="local", interpreters=(python,)),
+            address=Address(name, "local", client="local", interpreters=(python,), words=words),
             limits=Limits(silence=30, board=120, command=60),
             root="~/PROJECTS",
             app=APP,

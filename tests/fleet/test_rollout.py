@@ -285,7 +285,7 @@ def test_ctrl_c_while_boards_are_put_back(
         workers=1,
         stop=stop,
         record=lambda outcome: kept.update({outcome.board: outcome}),
-        back="deploy rollback hosts=it",
+        words="hosts=it",
     )
     assert len(presser.heard) == times
     assert stop.is_set()

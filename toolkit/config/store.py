@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -118,9 +117,7 @@ _judged: dict[tuple[str, str], str] = {}
 
 @cache
 def _blank() -> DictConfig:
-    schema = cast(DictConfig, OmegaConf.structured(Config))
-    schema.board = OmegaConf.structured(BoardSettings)
-    return schema
+    return _fresh(board=True)
 
 
 def _rename(tree: dict[str, Any]) -> None:
@@ -131,17 +128,23 @@ def _rename(tree: dict[str, Any]) -> None:
             node[name.split(".")[1]] = node.pop(leaf)
 
 
-@functools.cache
+@cache
 def _schema() -> DictConfig:
     """To copy from: making one takes five times as long, and a fleet needs many."""
     return cast(DictConfig, OmegaConf.structured(Config))
 
 
+def _fresh(*, board: bool) -> DictConfig:
+    """A schema to merge into; ``board``: with the settings of one, which a call may do without."""
+    schema = copy.deepcopy(_schema())
+    if board:
+        schema.board = OmegaConf.structured(BoardSettings)
+    return schema
+
+
 def _merge_checked(tree: dict[str, Any], problems: list[str]) -> DictConfig:
     """Merge leaf by leaf into a fresh schema, so that all wrong keys and types are found, not just the first."""
-    schema = copy.deepcopy(_schema())
-    if tree.get("board") is not None:
-        schema.board = OmegaConf.structured(BoardSettings)
+    schema = _fresh(board=tree.get("board") is not None)
     for key, value in _leaves(tree):
         shown = {v: k for k, v in RENAMED.items()}.get(key, key)
         try:

@@ -70,7 +70,6 @@ class BoardJob:
     keep_releases: int = 3
     heat: str = ""  # the setting that limits the chip's temperature: the board's own gate, or its wave's
     begun: frozenset[str] = frozenset()  # ids of the runs that this one goes on with: they were cut short
-    back: str = ""  # what to type to put this board back
 
     @cached_property
     def run_key(self) -> str:
@@ -310,7 +309,7 @@ def not_reverted(job: BoardJob, done: Outcome, why: str) -> Outcome:
         stage="revert",
         cause="not-reverted",
         message=f"could not be put back to {was}, may run {now}: {why}",
-        hint=f"when it answers: {job.back or f'deploy rollback hosts={job.board}'}",
+        hint=f"when it answers: {job.address.command('rollback')}",
     )
 
 

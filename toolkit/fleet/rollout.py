@@ -200,9 +200,8 @@ def roll_out(
     it did.
 
     ``stop`` (Ctrl-C): running boards finish, nothing new begins; what was done is judged, and stays or is put
-    back. ``until_done``: boards
-    that don't answer count for no budget and are tried again and again. ``planned``: the waves, where a plan is
-    carried out; labels may have changed since it was made."""
+    back. ``until_done``: boards that don't answer count for no budget and are tried again and again. ``planned``:
+    the waves, where a plan is carried out; labels may have changed since it was made."""
     by_name = {job.board: job for job in jobs}
     if planned is None:
         planned = waves({job.board: job.labels for job in jobs}, settings)

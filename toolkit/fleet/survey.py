@@ -55,12 +55,11 @@ def survey(probes: Sequence[Probe], workers: int, emit: Emit) -> Mapping[str, Bo
     try:
         found = dict(pool.map(ask, probes, lines))
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
         for line in lines:
             line.close()
         raise
     finally:
-        pool.shutdown(wait=False)
+        pool.shutdown(wait=False, cancel_futures=True)
     emit(Event("log", f"{len(probes)} boards asked", stage="survey"))
     return found
 
