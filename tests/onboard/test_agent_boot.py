@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import itertools
 import json
 import os
@@ -205,6 +206,20 @@ def test_first_request_travels_with_the_source(home: Path) -> None:
     with BoardAgent(line, address(), LIMITS) as board:
         board.inspect(ROOT, APP)
         assert line.sends == 1
+
+
+def test_there_is_room_for_much_between_sshd_and_the_agent() -> None:
+    """What fits into the pipe is handed over at once; sshd keeps and moves the rest about in its memory."""
+    room = 1 << 20
+    command = ["/bin/sh", "-c", boot_command([sys.executable])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as agent:
+        assert agent.stdin
+        assert agent.stdout
+        assert fcntl.fcntl(agent.stdin, fcntl.F_GETPIPE_SZ) < room
+        agent.stdin.write(boot_payload())
+        agent.stdin.flush()
+        assert agent.stdout.read(len(SYNC)) == SYNC
+        assert fcntl.fcntl(agent.stdin, fcntl.F_GETPIPE_SZ) == room
 
 
 # ------------------------------------------------------------------------------------------ bad input
