@@ -416,12 +416,11 @@ def test_memory_is_bounded_while_sending(tmp_path: Path) -> None:
 q = request()
 send(b"A", dict(GOOD, id=q["id"]))
 q = request()
-count = 0
-while True:
-    kind, size = struct.unpack(">cI", take(5))
-    count += len(take(size))
-    if kind == b"E":
-        break
+for _ in q["blobs"]:  # the index, then the model
+    kind, count = b"B", 0
+    while kind != b"E":
+        kind, size = struct.unpack(">cI", take(5))
+        count += len(take(size))
 send(b"A", {"id": q["id"], "missing": {}, "new": count == SIZE - 1, "environment_changed": False})
 request()
 """

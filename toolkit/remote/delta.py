@@ -22,14 +22,19 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
-import numpy.typing as npt
 from pyfastcdc import FastCDC
 
 from toolkit.errors import InputError
 from toolkit.remote.once import Once
+
+if TYPE_CHECKING:
+    # NumPy is imported where bytes are compared: an index does without, and every first rollout makes one.
+    import numpy as np
+    import numpy.typing as npt
+
+    Bytes = npt.NDArray[np.uint8]
 
 BLOCK = 1 << 18
 """Bytes of the new file that one step stands for, at most."""
@@ -49,7 +54,6 @@ _HEAD = 24
 _STEP = struct.Struct(">cBQI")
 
 Opener = Callable[[], BinaryIO]
-Bytes = npt.NDArray[np.uint8]
 Index = tuple[tuple[int, bytes], ...]
 """Length and digest (8 bytes of its SHA-256) of each chunk, in order."""
 
@@ -211,6 +215,8 @@ def _planes(content: Bytes, width: int) -> list[Bytes]:
     """Every ``width``-th byte from the first on, from the second on, …"""
     if len(content) % width:
         return [content[plane::width] for plane in range(width)]
+    import numpy as np
+
     # The same by shifting numbers: several times as fast as picking bytes.
     numbers = content.view(f"<u{width}")
     return [(numbers >> (8 * plane)).astype(np.uint8) for plane in range(width)]
@@ -234,6 +240,8 @@ def _pack_plane(plane: Bytes, thorough: bool) -> bytes:
 
 def _bits(plane: Bytes) -> float:
     """Bits that a byte of this plane takes, if each is coded by itself (entropy of order 0)."""
+    import numpy as np
+
     counts = np.bincount(plane, minlength=256)
     shares = counts[counts > 0] / max(1, len(plane))
     return float(-(shares * np.log2(shares)).sum())
@@ -244,6 +252,8 @@ def _bytes(file: BinaryIO, start: int, size: int) -> Bytes:
     if len(data) < size:
         name = getattr(file, "name", "a file")
         raise InputError(f"{name} became shorter while it was being sent", hint="start again")
+    import numpy as np
+
     return np.frombuffer(data, np.uint8)
 
 

@@ -112,6 +112,9 @@ def parts_of(
         at, packed = _deflated.place(sha, open_blob, size) if 256 < size <= SMALL and not have else (0, 0)
         base, delta = deltas.get(sha, ("", None))
         start = delta.resume(have) if delta else have
+        if size >= SMALLEST:
+            # Before its content: it is worked out once for all boards, while the later ones are still logging in.
+            parts.append(Part(sha, 0, 0, "i", partial(_index, open_blob, sha)))
         if delta and delta.estimate(start) < (packed or size - have):
             whole = pace.too_fast if size - start >= LARGE else _never
             parts.append(Part(sha, size, start, base, partial(delta.payloads, start, whole)))
@@ -119,8 +122,6 @@ def parts_of(
             parts.append(Part(sha, size, 0, "z", partial(_deflated.payloads, at, packed, size)))
         else:
             parts.append(Part(sha, size, have, "", partial(_whole, open_blob, sha, size, have)))
-        if size >= SMALLEST:
-            parts.append(Part(sha, 0, 0, "i", partial(_index, open_blob, sha)))
     return parts
 
 
