@@ -283,6 +283,30 @@ def test_closing_from_another_thread_wakes_who_waits(
     assert [type(error) for error in caught] == [LineLost]
 
 
+def test_a_descriptor_is_not_given_up_while_a_thread_waits_on_it(
+    board: Callable[..., Address], limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next connection may get its number, and the kernel lets the woken thread wait on that one."""
+    open_when_joined: list[bool] = []
+    line = open_line(board(), limits, "cat")
+    connector = line._connector  # type: ignore[attr-defined]
+    ((_, transport),) = connector._links
+    (wire,) = connector._wires
+    join = transport.join
+
+    def joined(timeout: float | None = None) -> None:
+        join(timeout)
+        open_when_joined.append(wire._stream.fileno() >= 0)
+
+    monkeypatch.setattr(transport, "join", joined)
+    monkeypatch.setattr(transport, "is_alive", lambda: True)
+    line.close()
+    assert open_when_joined
+    assert all(open_when_joined)
+    assert wire._stream.fileno() == -1
+    assert not threading.Thread.is_alive(transport)
+
+
 @clients
 def test_sending_and_receiving_at_once(client: str, board: Callable[..., Address], limits: Limits) -> None:
     payload = bytes(range(256)) * 65536  # 16 MB: more than all buffers on the way
@@ -334,6 +358,7 @@ def test_the_kernels_own_time_out_is_a_broken_line_and_not_a_poll() -> None:
             push_through_timeouts(wire)
         assert isinstance(wire.error, TimeoutError)
         wire.close()
+        wire.release()
 
 
 def test_the_next_address_is_tried(

@@ -101,7 +101,7 @@ class Connector:
         return HostKey(key.get_name(), key.asbytes())
 
     def kill(self) -> None:
-        """Close the sockets, so that all waits end. Never blocks: closing a channel would send a message."""
+        """Shut the sockets, so that all waits end. Never blocks: closing a channel would send a message."""
         for wire in self._wires:
             wire.close()
 
@@ -114,8 +114,10 @@ class Connector:
                 connection.client.close()
             transport.close()
             if transport.is_alive() and transport is not threading.current_thread():
-                # Its socket is closed, so this is about the time to switch threads.
+                # Its socket is shut, so this is about the time to switch threads.
                 transport.join(5)
+        for wire in self._wires:
+            wire.release()
 
     def _who(self, hop: Hop) -> str:
         return self.address.name if hop.board else f"{self.address.name}: jump host {hop.host}"

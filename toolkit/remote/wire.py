@@ -67,6 +67,8 @@ class Wire:
         return count
 
     def recv(self, size: int) -> bytes:
+        if self._closed:
+            return b""  # what still comes in is nobody's any more
         try:
             data = self._stream.recv(size)
         except OSError as error:
@@ -94,18 +96,22 @@ class Wire:
         return self._stream.getpeername() if isinstance(self._stream, socket.socket) else ("", 0)
 
     def close(self) -> None:
-        """Close at once. A plain close() would leave a thread in recv() or send() asleep; shutdown() wakes
-        it.
+        """End the connection at once: whoever waits in recv() or send() is woken, which a plain close() would not do.
+
+        The descriptor stays open until :meth:`release`. Given up here, its number could go to the next board's
+        connection before a thread that was woken has looked: it would go on waiting, on that one.
         """
         self._closed = True
+        # A jump host's channel is left alone: closing it would send a message, which can block. Its connection is
+        # closed as well, and ends it.
         if isinstance(self._stream, socket.socket):
             with contextlib.suppress(OSError):
                 self._stream.shutdown(socket.SHUT_RDWR)
+
+    def release(self) -> None:
+        """Give the descriptor back. Nobody waits on it any more."""
+        if isinstance(self._stream, socket.socket):
             self._stream.close()
-        else:
-            # A jump host's channel: closing it would send a message, which can block. Its connection is
-            # closed as well, and ends it.
-            pass
 
 
 def dial(host: str, port: int, guard: Guard, who: str) -> socket.socket:
