@@ -235,12 +235,12 @@ def _turn(
     taken = {}
     try:
         for scenario in SCENARIOS:
-            if scenario not in scenarios:
+            if scenario not in scenarios or scenario not in peer.scenarios:
                 continue
             workload.enter(scenario)
             settle()
             taken[scenario] = run(peer, site)
-            for board in site.fleet.boards:
+            for board in site.fleet.boards if peer.rolls_out else ():
                 check(peer, site, workload, board, wholly=wholly and board == site.fleet.boards[0])
     finally:
         site.fleet.set_rtt(0)

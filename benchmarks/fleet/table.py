@@ -96,6 +96,15 @@ def goals(rows: Sequence[Row]) -> str:
                     ratio = mine / theirs
                     met = "yes" if ratio <= limit else "**no**"
                     lines.append(f"| {client}: {text} | {rtt:g} ms | {ratio:.2f} × (≤ {limit:g}) | {met} |")
+    scale = {
+        "first": "first run, nothing but the bytes (tar over ssh)",
+        "same": "nothing changed, nothing done (ssh … true)",
+    }
+    for rtt in _unique(row.rtt for row in rows):
+        for scenario, text in scale.items():
+            limit, theirs = wall(rtt, "bare", scenario), wall(rtt, "rsync", scenario)
+            if limit is not None and theirs is not None:
+                lines.append(f"| for scale: {text}, of rsync's time | {rtt:g} ms | {limit / theirs:.2f} × | |")
     for row in rows:
         said = row.figures.said
         if row.scenario == "same" and said and (said["connections"], said["requests"]) != (row.boards,) * 2:

@@ -15,7 +15,7 @@ from benchmarks.fleet import cli, peers
 from benchmarks.fleet.boards import Fleet, missing_tools
 from benchmarks.fleet.measure import Figures
 from benchmarks.fleet.peers import Peer, Site
-from benchmarks.fleet.workload import Workload
+from benchmarks.fleet.workload import Workload, contents
 
 LACKING = missing_tools()
 pytestmark = pytest.mark.skipif(
@@ -58,7 +58,7 @@ def run(peer: Peer, site: Site, workload: Workload, scenario: str) -> Figures:
     return figures
 
 
-@pytest.mark.parametrize("name", peers.NAMES)
+@pytest.mark.parametrize("name", [name for name in peers.NAMES if peers.get(name).rolls_out])
 def test_every_way_leaves_the_same_release(name: str, fleet: Fleet, workload: Workload, tmp_path: Path) -> None:
     peer = installed(name)
     site = site_of(peer, fleet, workload, tmp_path)
@@ -68,6 +68,19 @@ def test_every_way_leaves_the_same_release(name: str, fleet: Fleet, workload: Wo
     if name != "ansible":  # a second run of it takes as long as all of the others'
         retrained = run(peer, site, workload, "retrained")
         assert retrained.wire > BOARDS * 100_000, "every weight is another one"
+
+
+def test_the_limit_is_the_bytes_and_then_the_connections(fleet: Fleet, workload: Workload, tmp_path: Path) -> None:
+    peer = installed("bare")
+    site = site_of(peer, fleet, workload, tmp_path)
+    workload.enter("first")
+    first = cli.run(peer, site)
+    for board in fleet.boards:
+        assert contents(peer.installed(board)) == workload.contents()
+    again = cli.run(peer, site)
+    assert first.connections == again.connections == BOARDS
+    assert first.wire > BOARDS * 1_000_000
+    assert again.wire < BOARDS * 20_000
 
 
 @pytest.mark.parametrize("name", ["ours", "ours-openssh"])

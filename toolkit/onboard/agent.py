@@ -1209,14 +1209,15 @@ class Transfer:
             handle = disk("open", part, os.O_RDWR | os.O_CREAT)
         with contextlib.ExitStack() as stack:
             digest, count = hashlib.sha256(), offset
-            unpack = zlib.decompressobj()
+            unpack = zlib.decompressobj() if packing == "z" else None
             old = stack.enter_context(open(base, "rb")) if base else None
             if handle is not None:
                 stack.callback(os.close, handle)
                 if have != offset:
                     disk("truncate", handle, offset)
-                hash_file(part, digest, offset)
-                os.lseek(handle, offset, os.SEEK_SET)
+                if offset:
+                    hash_file(part, digest, offset)
+                    os.lseek(handle, offset, os.SEEK_SET)
             for data in self.pieces():
                 if handle is None:
                     continue                 # nothing to put it in: asked for again, if it is still lacking

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.fleet.boards import Board, Fleet
+from benchmarks.fleet.workload import SCENARIOS
 
 PROGRAMS = Path(__file__).resolve().parent.parent / "programs"
 
@@ -21,6 +22,7 @@ _WHERE = {
     "fabric": "fabric_group",
     "ansible": "ansible_playbook",
     "pyinfra": "pyinfra_deploy",
+    "bare": "bare",
 }
 NAMES = tuple(_WHERE)
 
@@ -42,6 +44,10 @@ class Peer(ABC):
     """One way of rolling out."""
 
     title: str
+    scenarios: Sequence[str] = SCENARIOS
+    """Those that it takes part in."""
+    rolls_out = True
+    """False: there is nothing to check afterwards, it only shows what the line alone takes."""
 
     def __init__(self, name: str) -> None:
         self.name = name
