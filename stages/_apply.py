@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from stages import _registry
 from stages._asking import asker, confirm_fleet
-from stages._boards import Answer, Lines, Place, both, cut_short
+from stages._boards import Answer, Lines, Place, apps_of, both, cut_short
 from stages._converters import with_converters
 from stages._engine import engine_of
 from stages._fleet import Places, Target, inventory_of, limits_of, local_atc, reach, targets_of
@@ -62,7 +62,7 @@ def apply(invocation: Invocation, last: str = _registry.BOARD_ORDER[-1]) -> int:
     missing = _missing(targets, store, ["package"])
     _check_training_host(targets, missing)
     needs_host = _needs_host(targets, missing)
-    _, killed = cut_short(invocation, [board.name for target in targets for board in target.boards])
+    _, killed = cut_short(targets)
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
     emit = both(invocation, run)
     for line in killed:
@@ -281,8 +281,7 @@ def _roll_out(
     last: str,
 ) -> tuple[list[Outcome], Trip | None]:
     jobs: list[BoardJob] = []
-    names = [board.name for target in targets for board in target.boards]
-    begun = journal.begun(paths.runs(), names) - {run.id}
+    begun = journal.begun(paths.runs(), apps_of(targets)) - {run.id}
     releases: dict[str, str] = {}
     packages: dict[str, str] = {}
     for target in targets:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -183,10 +183,11 @@ class Records:
         self._known: dict[str, dict[str, Any]] = {name: {"began": time.time()} for name in boards}
         run.show(Event("start", stage="rollout", data={"waves": [list(boards)]}))
 
-    def begin(self, board: str) -> None:
+    def begin(self, place: Place) -> None:
         """Somebody turns to this board now."""
-        self._known[board]["began"] = time.time()
-        self._run.show(Event("start", stage=self._verb, board=board))
+        self._known[place.name]["began"] = time.time()
+        data = {"app": place.target.config.app.name}
+        self._run.show(Event("start", stage=self._verb, board=place.name, data=data))
 
     def know(self, board: str, **known: Any) -> None:
         """Keep this for the receipt."""
@@ -326,15 +327,25 @@ def run_program(
     )
 
 
-def cut_short(invocation: Invocation, boards: Collection[str]) -> tuple[dict[str, Any], list[str]]:
-    """A run that was killed while it changed some of ``boards``, as JSON and as lines for people; else nothing."""
-    story = journal.cut_short(paths.runs())
-    found = {name: board.text for name, board in story.boards.items() if name in boards} if story else {}
-    if story is None or not found:
+def cut_short(targets: Iterable[Target]) -> tuple[dict[str, Any], list[str]]:
+    """A run that was killed while it changed some of these boards, as JSON and as lines for people; else nothing.
+
+    Of several the newest with their apps; where there is none, the newest with another app."""
+    apps = apps_of(targets)
+    stories = journal.cut_short(paths.runs(), apps)
+    if not stories:
         return {}, []
+    story = next((item for item in stories if item.concerns(apps)), stories[0])
     groups: dict[str, list[str]] = {}
-    for name, text in found.items():
-        groups.setdefault(text, []).append(name)
-    lines = [f"! the run {story.run} ({story.verb}) was killed before its end; what its journal says:"]
+    for name, board in story.boards.items():
+        groups.setdefault(board.text, []).append(name)
+    others = sorted({board.app for board in story.boards.values()} - {*apps.values(), ""})
+    what = ", ".join([story.verb, *others])
+    lines = [f"! the run {story.run} ({what}) was killed before its end; what its journal says:"]
     lines += [f"  {named(names)}: {text}" for text, names in groups.items()]
-    return {"run": story.run, "verb": story.verb, "boards": found}, lines
+    return {"run": story.run, "verb": story.verb, "boards": {name: b.text for name, b in story.boards.items()}}, lines
+
+
+def apps_of(targets: Iterable[Target]) -> dict[str, str]:
+    """The boards' names → which app each gets."""
+    return {board.name: target.config.app.name for target in targets for board in target.boards}

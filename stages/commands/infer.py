@@ -65,7 +65,7 @@ def run(invocation: Invocation) -> int:
         records = Records(run, "infer", [place.name for place in places])
 
         def work(place: Place, agent: BoardAgent) -> Inferred:
-            records.begin(place.name)
+            records.begin(place)
             return infer(place, agent, files, run, emit)
 
         def keep(answer: Answer[Inferred]) -> None:

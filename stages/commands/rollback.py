@@ -71,7 +71,7 @@ def run(invocation: Invocation) -> int:
 
 def roll_back(place: Place, agent: BoardAgent, wanted: str, records: Records) -> Rolled:
     """One board back. ``wanted``: the beginning of a release's id; "" = the previous one."""
-    records.begin(place.name)
+    records.begin(place)
     config = place.target.config
     found = agent.inspect(place.target.profile.root, config.app.name)
     records.know(place.name, previous=found.current)

@@ -86,7 +86,7 @@ def run(invocation: Invocation) -> int:
         {"status": "ok", **asdict(answer.value)} if answer.value else {"board": answer.name, **answer.failure()}
         for answer in answers
     ]
-    killed, lines = cut_short(invocation, [answer.name for answer in answers])
+    killed, lines = cut_short({id(answer.place.target): answer.place.target for answer in answers}.values())
     invocation.renderer.data({"boards": boards, "cut_short": killed or None}, "\n".join([_text(answers), *lines]))
     return exit_code(failed, len(answers))
 

@@ -9,6 +9,8 @@ import time
 import pytest
 
 from tests.commands.conftest import BOARDS, Fleet
+from toolkit.fleet.journal import RunFolder
+from toolkit.ui.events import Event
 
 
 @pytest.mark.e2e
@@ -89,3 +91,15 @@ def test_nobody_answers(own_fleet: Fleet) -> None:
     assert {name: board["cause"] for name, board in built.boards.items()} == dict.fromkeys(BOARDS, "refused")
     run = max((own_fleet.home / "runs").iterdir())
     assert {path.stem for path in (run / "receipts").iterdir()} == set(BOARDS)
+
+
+@pytest.mark.e2e
+def test_a_killed_rollout_is_told_whatever_the_app(own_fleet: Fleet) -> None:
+    for app in ("digits", "cats"):
+        run = RunFolder(own_fleet.home / "runs", "", "apply")
+        run.show(Event("start", stage="connect", board="sim-1", data={"app": app}))
+        run.close()
+    for app, told in (("digits", "(apply)"), ("dogs", "(apply, cats)")):
+        done = own_fleet.deploy("status", "+board=sim", f"app.name={app}", json_lines=False)
+        assert f"{told} was killed before its end" in done.out
+        assert "sim-1: cut short in connect: it runs what it ran before" in done.out
