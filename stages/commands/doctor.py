@@ -31,7 +31,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from stages._boards import Answer, Place, ask_boards, exit_code, named, places_of
+from stages._boards import Answer, Place, ask_boards, exit_code, places_of
 from stages._fleet import local_atc, machines_of, with_cann
 from stages._invocation import Invocation
 from stages._training_host import host_of
@@ -43,6 +43,7 @@ from toolkit.cann.host import TOOLS_PROBE
 from toolkit.config.schema import Config
 from toolkit.errors import BoardRefused, CommandFailed, DeployError, LineLost, RemoteError
 from toolkit.remote.agent import BoardAgent, RunReport, Wish
+from toolkit.ui.words import counted, named
 
 HELP = "is this machine fit, are these boards: one line each, with cause and fix"
 
@@ -332,7 +333,7 @@ def _ssh(invocation: Invocation) -> Iterator[Finding]:
         )
     known = Path.home() / ".ssh" / "known_hosts"
     entries = len(known.read_text(errors="replace").splitlines()) if known.exists() else 0
-    yield Finding("known hosts", "ok" if entries else "note", f"{entries} entries in ~/.ssh/known_hosts",
+    yield Finding("known hosts", "ok" if entries else "note", f"{counted(entries, 'entry')} in ~/.ssh/known_hosts",
                   "" if entries else "deploy's verb trust reads boards' keys and pins them")  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def test_what_drifted_is_named_and_who_does_not_answer(own_fleet: Fleet) -> None
     (one / "HIAI_PROJECTS/digits/current/labels.txt").unlink()
     (own_fleet.app("sim-3") / "current" / "manifest.json").unlink()
     found = own_fleet.ask("status", "+board=sim", "app.labels=[k,l,m,n,o,p,q,r,s,t]")
-    assert found["sim-1"]["drifted"][1] == "1 files are missing or cut short, such as labels.txt"
+    assert found["sim-1"]["drifted"][1] == "1 file missing or cut short, such as labels.txt"
     assert "points to a release that is not there" in found["sim-3"]["drifted"][0]
     mended = own_fleet.deploy("+board=sim")
     assert mended.code == 0, mended.out + mended.err
@@ -64,7 +64,7 @@ def test_what_drifted_is_named_and_who_does_not_answer(own_fleet: Fleet) -> None
     found = own_fleet.ask("status", inventory, "simulate=true", "app=digits", code=4)
     assert found["sim-1"]["drifted"] == ["the environment in ~/.bashrc is another"]
     assert found["sim-1"]["healthy"] is False
-    assert found["sim-2"]["drifted"] == ["1 files are missing or cut short, such as model.om"]
+    assert found["sim-2"]["drifted"] == ["1 file missing or cut short, such as model.om"]
     assert (found["sim-3"]["status"], found["sim-3"]["cause"]) == ("unreachable", "refused")
 
     # Somebody put something of his own in the place of our link.
