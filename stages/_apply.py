@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from stages import _registry
 from stages._asking import asker, confirm_fleet
-from stages._boards import Answer, Lines, Place, both, cut_short
+from stages._boards import Answer, Lines, Place, apps_of, both, cut_short
 from stages._converters import with_converters
 from stages._engine import engine_of
 from stages._fleet import Places, Target, inventory_of, limits_of, local_atc, reach, targets_of
@@ -42,11 +42,11 @@ from toolkit.fleet.journal import RunFolder
 from toolkit.fleet.outcome import Outcome, exit_code, held_before
 from toolkit.fleet.plan import Plan
 from toolkit.fleet.plan import to_text as plan_file
-from toolkit.fleet.plan_text import named
 from toolkit.fleet.rollout import Hands, Trip, roll_out
 from toolkit.learn.settings import Where
 from toolkit.remote.agent import local_holder
 from toolkit.ui.events import Emit, Event
+from toolkit.ui.words import counted, who
 
 
 def apply(invocation: Invocation, last: str = _registry.BOARD_ORDER[-1]) -> int:
@@ -62,7 +62,7 @@ def apply(invocation: Invocation, last: str = _registry.BOARD_ORDER[-1]) -> int:
     missing = _missing(targets, store, ["package"])
     _check_training_host(targets, missing)
     needs_host = _needs_host(targets, missing)
-    _, killed = cut_short(invocation, [board.name for target in targets for board in target.boards])
+    _, killed = cut_short(targets)
     run = RunFolder(paths.runs(), OmegaConf.to_yaml(invocation.composed), invocation.verb)
     emit = both(invocation, run)
     for line in killed:
@@ -220,7 +220,8 @@ def _silence(invocation: Invocation, targets: Sequence[Target], places: Places, 
         outcomes = _ask_for_one(invocation, targets, places, emit)
         if not invocation.flags.until_done or not any(outcome.offline for outcome in outcomes):
             return outcomes
-        emit(Event("warning", f"none of {len(outcomes)} boards answers; again in {delay:g} s", stage="rollout"))
+        text = f"none of {counted(len(outcomes), 'board')} answers; again in {delay:g} s"
+        emit(Event("warning", text, stage="rollout"))
         time.sleep(delay)
         delay = min(2 * delay, invocation.config.rollout.retry_most)
 
@@ -281,8 +282,7 @@ def _roll_out(
     last: str,
 ) -> tuple[list[Outcome], Trip | None]:
     jobs: list[BoardJob] = []
-    names = [board.name for target in targets for board in target.boards]
-    begun = journal.begun(paths.runs(), names) - {run.id}
+    begun = journal.begun(paths.runs(), apps_of(targets)) - {run.id}
     releases: dict[str, str] = {}
     packages: dict[str, str] = {}
     for target in targets:
@@ -371,21 +371,21 @@ def _notes(
     notes = []
     if trip is not None:
         back = sum(item.status == "reverted" for item in outcomes)
-        was = "board was" if back == 1 else "boards were"
-        notes.append(f"stopped: {trip.why}" + (f"; {back} {was} put back" if back else ""))
+        was = "was" if back == 1 else "were"
+        notes.append(f"stopped: {trip.why}" + (f"; {counted(back, 'board')} {was} put back" if back else ""))
         kept = [item.board for item in outcomes if item.cause == "not-reverted"]
         if kept:
             notes.append(f"could not be put back: {', '.join(kept)}")
     if held := [item.board for item in held_before(outcomes)]:
         notes.append(
-            f"ran the refused release before and keep it: {named(held)}; "
+            f"ran the refused release before and keep it: {who(held)}; "
             f"to put them back: {command_for(invocation, 'rollback', held)}"
         )
     largest = [o.figures["difference"] for o in outcomes if o.figures.get("difference") is not None]
     if largest:
         notes.append(f"largest difference between a board and the reference: {max(largest):.2g}")
     for count, total, names in _unread(outcomes):
-        notes.append(f"{count} of {total} pictures could not be read on {named(names)}")
+        notes.append(f"{count} of {counted(total, 'picture')} could not be read on {who(names)}")
     if any(item.status == "ok" and (run.path / item.board).is_dir() for item in outcomes):
         notes.append(f"pictures and results: {paths.relative(run.path)}/<board>/")
     if any(item.status != "unchanged" for item in outcomes):

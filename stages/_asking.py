@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from stages._fleet import Target
 from stages._invocation import Invocation
 from toolkit.errors import UsageError
-from toolkit.inventory.selection import GLOB, Terms
+from toolkit.inventory.selection import Terms
 from toolkit.ui.events import Event
 
 
@@ -45,11 +45,25 @@ def asker(invocation: Invocation, stop: threading.Event) -> Callable[[str], bool
     return question
 
 
+def unnamed(invocation: Invocation, boards: Iterable[str]) -> list[str]:
+    """Those boards that the command line did not name; none where nobody is asked about them anyway.
+
+    Boards of ``+board=…`` are named by it; of an inventory, those that stand in ``hosts=`` by name. Simulated ones are
+    nobody's loss, and ``--yes`` answers for all.
+    """
+    config = invocation.config
+    if config.simulate or config.inventory is None or invocation.flags.yes:
+        return []
+    terms = Terms.parse(config.hosts or "").terms
+    named = {term.key for term in terms if term.kind == "name" and not term.negated}
+    return [name for name in boards if name not in named]
+
+
 def confirm_fleet(invocation: Invocation, targets: Sequence[Target], waves: int) -> None:
     """Ask before boards that the command line didn't name are deployed to, where they are more than one.
 
-    Not for simulated boards, and not for a plan file: who names it has had the boards before his eyes. Raises
-    UsageError where nobody can be asked, or where the answer is no.
+    Not for a plan file: who names it has had the boards before his eyes. Raises UsageError where nobody can be asked,
+    or where the answer is no.
     """
     config = invocation.config
     if config.rollout.pause == "ask" and waves > 1 and not invocation.flags.yes and not can_ask(invocation):
@@ -57,17 +71,10 @@ def confirm_fleet(invocation: Invocation, targets: Sequence[Target], waves: int)
             f"rollout.pause=ask: there is no terminal to ask at between {waves} waves",
             hint="--yes answers yes; rollout.pause=600 waits ten minutes instead",
         )
-    if config.simulate or config.inventory is None or config.plan or invocation.flags.yes:
+    strangers = unnamed(invocation, [board.name for target in targets for board in target.boards])
+    if config.plan or len(strangers) < 2:
         return
-    named = {
-        term.key
-        for term in Terms.parse(config.hosts or "").terms
-        if term.kind == "name" and not term.negated and not GLOB.search(term.key)
-    }
-    unnamed = [board.name for target in targets for board in target.boards if board.name not in named]
-    if len(unnamed) < 2:
-        return
-    what = f"{len(unnamed)} boards of inventory={config.inventory} that were not named"
+    what = f"{len(strangers)} boards of inventory={config.inventory} that were not named"
     if not can_ask(invocation):
         raise UsageError(
             f"this would deploy to {what}", hint="--yes deploys to them; hosts=NAME,NAME names them"

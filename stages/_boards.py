@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from omegaconf import OmegaConf
 
-from stages._asking import ask, can_ask
+from stages._asking import ask, can_ask, unnamed
 from stages._fleet import Target, limits_of, machines_of, reach, targets_of
 from stages._invocation import Invocation
 from toolkit import paths
@@ -25,10 +25,10 @@ from toolkit.errors import BoardRefused, DeployError, Interrupted, LineLost, Rem
 from toolkit.fleet import journal
 from toolkit.fleet.journal import RunFolder
 from toolkit.inventory import Board
-from toolkit.inventory.selection import Terms
 from toolkit.remote.address import Address
 from toolkit.remote.agent import BoardAgent, Inspection, RunReport, local_holder
 from toolkit.ui.events import Emit, Event, ignore
+from toolkit.ui.words import counted, named, who
 
 T = TypeVar("T")
 
@@ -183,10 +183,11 @@ class Records:
         self._known: dict[str, dict[str, Any]] = {name: {"began": time.time()} for name in boards}
         run.show(Event("start", stage="rollout", data={"waves": [list(boards)]}))
 
-    def begin(self, board: str) -> None:
+    def begin(self, place: Place) -> None:
         """Somebody turns to this board now."""
-        self._known[board]["began"] = time.time()
-        self._run.show(Event("start", stage=self._verb, board=board))
+        self._known[place.name]["began"] = time.time()
+        data = {"app": place.target.config.app.name}
+        self._run.show(Event("start", stage=self._verb, board=place.name, data=data))
 
     def know(self, board: str, **known: Any) -> None:
         """Keep this for the receipt."""
@@ -218,7 +219,7 @@ def failures_text(answers: Sequence[Answer[Any]]) -> list[str]:
     for (text, hint), crowd in groups.items():
         only = crowd[0] if len(crowd) == 1 else None
         told = str(only.error).removeprefix(f"{only.name}: ") if only else text
-        lines.append(f"✗ {named([answer.name for answer in crowd])}: {told}")
+        lines.append(f"✗ {who([answer.name for answer in crowd])}: {told}")
         if hint:
             lines.append(f"  what to do: {hint}")
     return lines
@@ -233,28 +234,14 @@ def _impersonal(answer: Answer[Any]) -> str:
     return text.replace(f"{address.host}:{address.port}", "its address")
 
 
-def named(names: Sequence[str], most: int = 5) -> str:
-    """``a, b, c and 7 more``."""
-    shown = ", ".join(names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def confirm(invocation: Invocation, places: Sequence[Place], doing: str) -> None:
     """Ask before ``doing`` something to more than one board that the command line did not name.
 
-    Boards of ``+board=…`` are named by it; of an inventory, those that stand in ``hosts=`` by name. Simulated ones
-    are nobody's loss.
     :raises UsageError: the answer was no, or there was nobody to ask.
     """
-    if invocation.config.inventory is None or invocation.config.simulate or invocation.flags.yes:
-        return
-    terms = [term for term in Terms.parse(invocation.config.hosts or "").terms if not term.negated]
-    typed = {term.key for term in terms if term.kind == "name"}
-    unnamed = [place.name for place in places if place.name not in typed]
-    if len(unnamed) <= 1:
-        return
-    question = f"{doing} {len(places)} boards ({named([place.name for place in places])})?"
-    require_yes(invocation, question)
+    names = [place.name for place in places]
+    if len(unnamed(invocation, names)) > 1:
+        require_yes(invocation, f"{doing} {counted(len(names), 'board')} ({named(names)})?")
 
 
 def require_yes(invocation: Invocation, question: str) -> None:
@@ -326,15 +313,25 @@ def run_program(
     )
 
 
-def cut_short(invocation: Invocation, boards: Collection[str]) -> tuple[dict[str, Any], list[str]]:
-    """A run that was killed while it changed some of ``boards``, as JSON and as lines for people; else nothing."""
-    story = journal.cut_short(paths.runs())
-    found = {name: board.text for name, board in story.boards.items() if name in boards} if story else {}
-    if story is None or not found:
+def cut_short(targets: Iterable[Target]) -> tuple[dict[str, Any], list[str]]:
+    """A run that was killed while it changed some of these boards, as JSON and as lines for people; else nothing.
+
+    Of several the newest with their apps; where there is none, the newest with another app."""
+    apps = apps_of(targets)
+    stories = journal.cut_short(paths.runs(), apps)
+    if not stories:
         return {}, []
+    story = next((item for item in stories if item.concerns(apps)), stories[0])
     groups: dict[str, list[str]] = {}
-    for name, text in found.items():
-        groups.setdefault(text, []).append(name)
-    lines = [f"! the run {story.run} ({story.verb}) was killed before its end; what its journal says:"]
-    lines += [f"  {named(names)}: {text}" for text, names in groups.items()]
-    return {"run": story.run, "verb": story.verb, "boards": found}, lines
+    for name, board in story.boards.items():
+        groups.setdefault(board.text, []).append(name)
+    others = sorted({board.app for board in story.boards.values()} - {*apps.values(), ""})
+    what = ", ".join([story.verb, *others])
+    lines = [f"! the run {story.run} ({what}) was killed before its end; what its journal says:"]
+    lines += [f"  {who(names)}: {text}" for text, names in groups.items()]
+    return {"run": story.run, "verb": story.verb, "boards": {name: b.text for name, b in story.boards.items()}}, lines
+
+
+def apps_of(targets: Iterable[Target]) -> dict[str, str]:
+    """The boards' names → which app each gets."""
+    return {board.name: target.config.app.name for target in targets for board in target.boards}

@@ -7,6 +7,7 @@ from __future__ import annotations
 from toolkit.fleet.agreement import read_results
 from toolkit.fleet.job import Session
 from toolkit.fleet.plan import RUN
+from toolkit.ui.words import counted
 
 NAME = "fetch"
 HELP = "fetch the results and annotated pictures"
@@ -24,4 +25,4 @@ def run(session: Session) -> None:
         f"outputs/{job.run_id}", job.out, limit_bytes=MAX_BYTES, limit_files=MAX_FILES
     )
     session.results = read_results(job.out / "results.jsonl")
-    session.say(NAME, f"{len(fetched)} files in {job.out}")
+    session.say(NAME, f"{counted(len(fetched), 'file')} in {job.out}")

@@ -19,6 +19,7 @@ from toolkit.errors import ConfigError, InputError
 from toolkit.learn.data import class_names, sample_pictures
 from toolkit.learn.settings import DataKind
 from toolkit.pipeline import Context
+from toolkit.ui.words import counted
 
 NAME = "package"
 VERSION = 3
@@ -86,7 +87,7 @@ def run(context: Context) -> Mapping[str, Any]:
     )
     count = len(reference)
     compared = "with reference" if onnx else "without reference: no ONNX to compute it from"
-    return {"summary": f"{count} pictures {compared}", "pictures": count, "reference": onnx is not None}
+    return {"summary": f"{counted(count, 'picture')} {compared}", "pictures": count, "reference": onnx is not None}
 
 
 def _board(config: Config) -> Any:
@@ -119,7 +120,7 @@ def _labels(config: Config, model: Reference | None) -> list[str]:
     given = list(config.app.labels)
     if given and classes not in (-1, len(given)):
         raise InputError(
-            f"app.labels: {len(given)} names, and the network tells {classes} classes apart",
+            f"app.labels: {counted(len(given), 'name')}, and the network tells {classes} classes apart",
             hint="one name for each class, in the order of the network's outputs",
         )
     names = given or list(class_names(config.data))

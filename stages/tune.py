@@ -18,6 +18,7 @@ from toolkit.cann.tools import AOE_FLAGS, BANK_VARIABLE, aoe_command
 from toolkit.config.schema import Config
 from toolkit.errors import ConfigError
 from toolkit.pipeline import Context
+from toolkit.ui.words import counted
 
 NAME = "tune"
 VERSION = 1
@@ -87,5 +88,5 @@ def run(context: Context) -> Mapping[str, Any]:
     (bank / ".keep").unlink(missing_ok=True)
     shutil.copytree(bank, context.out, dirs_exist_ok=True)
     count = sum(path.is_file() for path in context.out.rglob("*"))
-    summary = f"{count} files in the bank, tuned on {host.name}" if count else "nothing better was found"
+    summary = f"{counted(count, 'file')} in the bank, tuned on {host.name}" if count else "nothing better was found"
     return {"summary": summary, "command": commands, "host": host.name, "cann": version}

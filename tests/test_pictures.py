@@ -94,7 +94,7 @@ def test_folders_without_pictures_get_one_clear_line(tmp_path):
     for folder, says in (
         ("missing", "there is no folder"),
         ("empty", "is empty"),
-        ("other", "none of 1 files ends in .jpg"),
+        ("other", "none of 1 file ends in .jpg"),
         ("file.jpg", "is a file, not a folder"),
         ("text", "no picture in .*text can be read, such as a.jpg: not a picture"),
     ):

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from toolkit.drawings import DRAWINGS
 from toolkit.errors import InputError
+from toolkit.ui.words import counted
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
 """What counts as a picture, in any case; ``onboard/infer.py`` takes the same."""
@@ -87,7 +88,7 @@ def check_picture_folder(folder: Path) -> list[Path]:
     found = [path for path in there if path.suffix.lower() in EXTENSIONS and path.is_file()]
     if not found:
         raise InputError(
-            f"no pictures in {folder}: none of {len(there)} files ends in {', '.join(EXTENSIONS)}", hint=hint
+            f"no pictures in {folder}: none of {counted(len(there), 'file')} ends in {', '.join(EXTENSIONS)}", hint=hint
         )
     problems = []
     for path in found:

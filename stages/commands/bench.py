@@ -56,7 +56,7 @@ def run(invocation: Invocation) -> int:
         records = Records(run, "bench", [place.name for place in places])
 
         def work(place: Place, agent: BoardAgent) -> Measured:
-            records.begin(place.name)
+            records.begin(place)
             return measure(place, agent, run)
 
         answers = ask_boards(invocation, places, work, keep=lambda answer: records.keep(answer.name, _json(answer)))

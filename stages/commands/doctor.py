@@ -31,8 +31,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from stages._boards import Answer, Place, ask_boards, exit_code, named, places_of
-from stages._fleet import local_atc, machines_of, with_cann
+from stages._boards import Answer, Place, ask_boards, exit_code, places_of
+from stages._fleet import local_atc, with_cann
 from stages._invocation import Invocation
 from stages._training_host import host_of
 from toolkit import paths
@@ -40,9 +40,9 @@ from toolkit.cann import catalogue, health
 from toolkit.cann.environment import converter_script, environment_script
 from toolkit.cann.health import Finding, Kind, Words
 from toolkit.cann.host import TOOLS_PROBE
-from toolkit.config.schema import Config
 from toolkit.errors import BoardRefused, CommandFailed, DeployError, LineLost, RemoteError
 from toolkit.remote.agent import BoardAgent, RunReport, Wish
+from toolkit.ui.words import counted, named
 
 HELP = "is this machine fit, are these boards: one line each, with cause and fix"
 
@@ -71,6 +71,7 @@ SHELL = 'b=$(command -v bash || command -v sh); s=$1; shift; exec "$b" -c "$s" p
 def run(invocation: Invocation) -> int:
     machine = [finding for check in CHECKS for finding in check(invocation)]
     boards = _ask(invocation)
+    machine.append(_chosen([item.name for item in boards]))
     lines = _lines(machine)
     for item in boards:
         lines += _board_lines(item, len(boards) <= ALL_LINES)
@@ -332,17 +333,14 @@ def _ssh(invocation: Invocation) -> Iterator[Finding]:
         )
     known = Path.home() / ".ssh" / "known_hosts"
     entries = len(known.read_text(errors="replace").splitlines()) if known.exists() else 0
-    yield Finding("known hosts", "ok" if entries else "note", f"{entries} entries in ~/.ssh/known_hosts",
+    yield Finding("known hosts", "ok" if entries else "note", f"{counted(entries, 'entry')} in ~/.ssh/known_hosts",
                   "" if entries else "deploy's verb trust reads boards' keys and pins them")  # fmt: skip
 
 
-def _boards(invocation: Invocation) -> Iterator[Finding]:
-    config: Config = invocation.config
-    if config.board is None and config.inventory is None:
-        yield Finding("boards", "note", "none chosen", "+board=…, or inventory=…")
-        return
-    names = [board.name for target in machines_of(invocation) for board in target.boards]
-    yield Finding("boards", "ok", f"{len(names)} chosen: {named(names)}")
+def _chosen(names: Sequence[str]) -> Finding:
+    if not names:
+        return Finding("boards", "note", "none chosen", "+board=…, or inventory=…")
+    return Finding("boards", "ok", f"{len(names)} chosen: {named(names)}")
 
 
 CHECKS: tuple[Callable[[Invocation], Iterator[Finding]], ...] = (
@@ -352,5 +350,4 @@ CHECKS: tuple[Callable[[Invocation], Iterator[Finding]], ...] = (
     _disk,
     _atc,
     _ssh,
-    _boards,
 )

@@ -38,6 +38,7 @@ from toolkit.fleet.journal import RunFolder
 from toolkit.remote.agent import BoardAgent
 from toolkit.ui.events import Emit, Event
 from toolkit.ui.tables import table
+from toolkit.ui.words import counted
 
 HELP = "run what is deployed on other pictures: infer.pictures=FOLDER"
 
@@ -65,7 +66,7 @@ def run(invocation: Invocation) -> int:
         records = Records(run, "infer", [place.name for place in places])
 
         def work(place: Place, agent: BoardAgent) -> Inferred:
-            records.begin(place.name)
+            records.begin(place)
             return infer(place, agent, files, run, emit)
 
         def keep(answer: Answer[Inferred]) -> None:
@@ -140,7 +141,7 @@ def _text(answers: list[Answer[Inferred]], run: RunFolder) -> str:
         lines.append(_best(done))
         odd = _disagreeing(done)
         if odd:
-            lines.append(f"boards disagree on {len(odd)} pictures, such as {odd[0]}")
+            lines.append(f"boards disagree on {counted(len(odd), 'picture')}, such as {odd[0]}")
     lines += failures_text(answers)
     if done:
         lines.append(f"pictures and results: {paths.relative(run.path)}/<board>/")

@@ -35,7 +35,7 @@ def run(invocation: Invocation) -> int:
     targets = with_converters(invocation, targets_of(invocation), invocation.renderer.show)
     with reach(invocation, targets, build_host=False) as places:
         plan = make_plan(invocation, targets, open_store(invocation), places, invocation.renderer.show)
-    killed, lines = cut_short(invocation, [board.board for board in plan.boards])
+    killed, lines = cut_short(targets)
     out = invocation.config.out
     if out:
         try:

@@ -24,7 +24,6 @@ from stages._boards import (
     confirm,
     exit_code,
     failures_text,
-    named,
     places_of,
     run_folder,
 )
@@ -32,6 +31,7 @@ from stages._invocation import Invocation
 from toolkit.errors import BoardRefused
 from toolkit.remote.agent import BoardAgent, Inspection, local_holder
 from toolkit.ui.tables import table
+from toolkit.ui.words import who
 
 HELP = "each board back to its previous release, or to release=ID"
 
@@ -71,7 +71,7 @@ def run(invocation: Invocation) -> int:
 
 def roll_back(place: Place, agent: BoardAgent, wanted: str, records: Records) -> Rolled:
     """One board back. ``wanted``: the beginning of a release's id; "" = the previous one."""
-    records.begin(place.name)
+    records.begin(place)
     config = place.target.config
     found = agent.inspect(place.target.profile.root, config.app.name)
     records.know(place.name, previous=found.current)
@@ -130,7 +130,7 @@ def _text(answers: list[Answer[Rolled]]) -> str:
     lines = [table(["board", "outcome", "ran", "runs"], rows), *failures_text(answers)]
     for note in dict.fromkeys(answer.value.note for answer in answers if answer.value and answer.value.note):
         names = [answer.name for answer in answers if answer.value and answer.value.note == note]
-        lines.append(f"{named(names)}: {note}; release=ID goes elsewhere")
+        lines.append(f"{who(names)}: {note}; release=ID goes elsewhere")
     if len(answers) > 1:
         lines.append(f"{done} of {len(answers)} boards run what was asked for")
     return "\n".join(lines)

@@ -34,6 +34,7 @@ from toolkit.pipeline import walk
 from toolkit.remote.agent import BoardAgent, Inspection, Wish
 from toolkit.ui.events import ignore
 from toolkit.ui.tables import table
+from toolkit.ui.words import counted
 
 HELP = "what each board runs, since when, by whom; healthy or drifted"
 
@@ -86,7 +87,7 @@ def run(invocation: Invocation) -> int:
         {"status": "ok", **asdict(answer.value)} if answer.value else {"board": answer.name, **answer.failure()}
         for answer in answers
     ]
-    killed, lines = cut_short(invocation, [answer.name for answer in answers])
+    killed, lines = cut_short({id(answer.place.target): answer.place.target for answer in answers}.values())
     invocation.renderer.data({"boards": boards, "cut_short": killed or None}, "\n".join([_text(answers), *lines]))
     return exit_code(failed, len(answers))
 
@@ -106,7 +107,7 @@ def judge(board: str, app: str, found: Inspection, wished: Release | None) -> St
     if wished is not None and found.current == wished.id:
         torn |= {file.path for file in wished.files if file.sha256 in found.missing}
     if torn and not found.foreign:
-        drifted.append(f"{len(torn)} files are missing or cut short, such as {min(torn)}")
+        drifted.append(f"{counted(len(torn), 'file')} missing or cut short, such as {min(torn)}")
     last = found.last_run or {}
     return Status(
         board=board,
@@ -165,5 +166,5 @@ def _text(answers: list[Answer[Status]]) -> str:
     good = sum(answer.value is not None and answer.value.healthy for answer in answers)
     lines = [table(["board", "release", "since", "by", "state"], rows), *failures_text(answers)]
     apps = dict.fromkeys(answer.place.target.config.app.name for answer in answers)
-    lines.append(f"{', '.join(apps)}: {good} of {len(answers)} boards healthy")
+    lines.append(f"{', '.join(apps)}: {good} of {counted(len(answers), 'board')} healthy")
     return "\n".join(lines)

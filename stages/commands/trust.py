@@ -23,7 +23,6 @@ from stages._boards import (
     each,
     exit_code,
     failures_text,
-    named,
     places_of,
     require_yes,
 )
@@ -34,6 +33,7 @@ from toolkit.errors import ConfigError
 from toolkit.remote import trust
 from toolkit.remote.hostkeys import HostKey
 from toolkit.ui.tables import table
+from toolkit.ui.words import counted, who
 
 HELP = "read boards' host keys, show fingerprints, pin them"
 
@@ -70,13 +70,13 @@ def run(invocation: Invocation) -> int:
             where = _file(invocation)
             if not invocation.flags.json:
                 invocation.renderer.data({}, text)
-            question = f"Pin {count} keys of {named([item.name for item in todo])} in {paths.relative(where)}?"
+            question = f"Pin {counted(count, 'key')} of {who([item.name for item in todo])} in {paths.relative(where)}?"
             require_yes(invocation, question)
             for item in todo:
                 assert item.value is not None
                 trust.pin(where, item.value.name, item.value.new, replace=invocation.config.replace)
             text = "" if not invocation.flags.json else text
-            text += f"{count} keys pinned in {paths.relative(where)}"
+            text += f"{counted(count, 'key')} pinned in {paths.relative(where)}"
         elif not unsafe and not any(item.error for item in answers):
             text += "\nnothing to pin: all of them are known"
         lines = [line for name, why in unsafe.items() for line in (f"✗ {name}: {why[0]}", f"  what to do: {why[1]}")]

@@ -111,7 +111,7 @@ def run(invocation: Invocation) -> int:
         records = Records(run, "verify", [place.name for place in places])
 
         def check(place: Place, agent: BoardAgent) -> Verified:
-            records.begin(place.name)
+            records.begin(place)
             return verify_board(place, agent, run)
 
         answers = ask_boards(invocation, places, check, keep=lambda answer: records.keep(answer.name, _json(answer)))

@@ -9,6 +9,8 @@ import time
 import pytest
 
 from tests.commands.conftest import BOARDS, Fleet
+from toolkit.fleet.journal import RunFolder
+from toolkit.ui.events import Event
 
 
 @pytest.mark.e2e
@@ -46,7 +48,7 @@ def test_what_drifted_is_named_and_who_does_not_answer(own_fleet: Fleet) -> None
     (one / "HIAI_PROJECTS/digits/current/labels.txt").unlink()
     (own_fleet.app("sim-3") / "current" / "manifest.json").unlink()
     found = own_fleet.ask("status", "+board=sim", "app.labels=[k,l,m,n,o,p,q,r,s,t]")
-    assert found["sim-1"]["drifted"][1] == "1 files are missing or cut short, such as labels.txt"
+    assert found["sim-1"]["drifted"][1] == "1 file missing or cut short, such as labels.txt"
     assert "points to a release that is not there" in found["sim-3"]["drifted"][0]
     mended = own_fleet.deploy("+board=sim")
     assert mended.code == 0, mended.out + mended.err
@@ -62,7 +64,7 @@ def test_what_drifted_is_named_and_who_does_not_answer(own_fleet: Fleet) -> None
     found = own_fleet.ask("status", inventory, "simulate=true", "app=digits", code=4)
     assert found["sim-1"]["drifted"] == ["the environment in ~/.bashrc is another"]
     assert found["sim-1"]["healthy"] is False
-    assert found["sim-2"]["drifted"] == ["1 files are missing or cut short, such as model.om"]
+    assert found["sim-2"]["drifted"] == ["1 file missing or cut short, such as model.om"]
     assert (found["sim-3"]["status"], found["sim-3"]["cause"]) == ("unreachable", "refused")
 
     # Somebody put something of his own in the place of our link.
@@ -89,3 +91,15 @@ def test_nobody_answers(own_fleet: Fleet) -> None:
     assert {name: board["cause"] for name, board in built.boards.items()} == dict.fromkeys(BOARDS, "refused")
     run = max((own_fleet.home / "runs").iterdir())
     assert {path.stem for path in (run / "receipts").iterdir()} == set(BOARDS)
+
+
+@pytest.mark.e2e
+def test_a_killed_rollout_is_told_whatever_the_app(own_fleet: Fleet) -> None:
+    for app in ("digits", "cats"):
+        run = RunFolder(own_fleet.home / "runs", "", "apply")
+        run.show(Event("start", stage="connect", board="sim-1", data={"app": app}))
+        run.close()
+    for app, told in (("digits", "(apply)"), ("dogs", "(apply, cats)")):
+        done = own_fleet.deploy("status", "+board=sim", f"app.name={app}", json_lines=False)
+        assert f"{told} was killed before its end" in done.out
+        assert "sim-1: cut short in connect: it runs what it ran before" in done.out

@@ -38,3 +38,24 @@ def test_limits_are_in_their_ranges(key: str, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ConfigError) as refused:
         load(bad)
     assert set(refused.value.problems) == {f"{key}.{name}: {text}" for name, (_, text) in BAD.items()}
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("board.soc_version=", "board.soc_version: it is empty: ATC converts for this chip; such as Ascend310"),
+        ("board.memory_mb=0", "board.memory_mb: 0 is too small: at least 1"),
+        ("board.chips=-1", "board.chips: -1 is too small: at least 0"),
+    ],
+)
+def test_a_board_without_a_chip_s_figures(
+    override: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        bad = compose("deploy", ["+board=sim", override])
+        load(compose("deploy", ["+board=host"]))  # no board: it converts for boards
+    with pytest.raises(ConfigError) as refused:
+        load(bad)
+    assert problem in refused.value.problems

@@ -1,6 +1,6 @@
 """Recipes as they are written: their files, their commands, and what the commands should print.
 
-In ``docs/recipes/*.md`` and ``docs/operating.md``::
+In ``docs/recipes/*.md``, ``docs/operating.md`` and ``docs/scale.md``::
 
     <!-- in: a clone -->            the folder is a copy of the checkout, which the commands run
     <!-- starts from: demo -->      the folder holds what the demo trained and converted
@@ -20,6 +20,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 RECIPES = [
     CHECKOUT / "docs" / "operating.md",
+    CHECKOUT / "docs" / "scale.md",
     *sorted(path for path in (CHECKOUT / "docs" / "recipes").glob("*.md") if path.name != "README.md"),
 ]
 

@@ -61,7 +61,7 @@ def test_limits_can_be_taken_away() -> None:
     wrong = answers(a={"logits": [9.0, 4.0, 1.0]})
     assert len(compare(wrong, REFERENCE, 0.1).problems) == 2
     assert compare(wrong, REFERENCE, None, None).problems == ()
-    assert compare(wrong, REFERENCE, None).problems == ("the best class differs on 1 pictures, such as a.png",)
+    assert compare(wrong, REFERENCE, None).problems == ("the best class differs on 1 picture, such as a.png",)
 
 
 def test_missing_failed_and_infinite_answers() -> None:

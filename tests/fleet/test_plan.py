@@ -228,12 +228,21 @@ def test_a_mixed_fleet_says_which_of_its_targets_a_stage_is_for() -> None:
     [
         ({}, "nothing would change"),
         ({"run_key": "old"}, "no board would change; inference would run again on 1"),
-        ({"unreachable": "refused"}, "nothing would change; 1 boards are left out"),
+        ({"unreachable": "refused"}, "the board is left out"),
+        ({"lock": "somebody", "current": "a" * 64}, "the board is left out"),
     ],
 )
 def test_what_is_said_where_nothing_changes(facts: dict[str, Any], says: str) -> None:
-    settled = BoardFacts(**{"current": WISH.release, "environment": "same", "run_key": WISH.run_key, **facts})
-    assert says in text_of(plan_of({"b": settled}, ["b"])).splitlines()
+    good = BoardFacts(current=WISH.release, environment="same", run_key=WISH.run_key)
+    board = replace(good, **facts)
+    assert says in text_of(plan_of({"b": board}, ["b"])).splitlines()
+    if "out" in says:
+        boards = {"b": board, "c": good}
+        assert "1 board is left out; else nothing would change" in text_of(plan_of(boards, list(boards))).splitlines()
+        boards["d"] = board
+        assert "2 boards are left out; else nothing would change" in text_of(plan_of(boards, list(boards)))
+        del boards["c"]
+        assert "all 2 boards are left out" in text_of(plan_of(boards, list(boards))).splitlines()
 
 
 def test_a_thousand_boards_are_shown_as_what_differs() -> None:

@@ -185,26 +185,27 @@ def test_what_a_killed_run_left(tmp_path: Path, upto: str, state: str, says: str
 
     runs = tmp_path / "runs"
     assert begun(runs) == {story.run}
-    found = cut_short(runs)
-    assert found is not None
+    (found,) = cut_short(runs)
     assert (found.run, found.boards["board"].text) == (story.run, board.text)
     # What only looks does not count, nor what turned to other boards; a run that still goes on may see to it.
     for verb, name in (("verify", "board"), ("apply", "other"), ("rollback", "board")):
         run = RunFolder(runs, "", verb)
         run.show(Event("start", stage="connect", board=name))
-        assert (cut_short(runs) is None) == (verb == "rollback"), verb
+        assert (not cut_short(runs)) == (verb == "rollback"), verb
         run.show(Event("summary", data={"exit_code": 0}))
         run.close()
-        assert (cut_short(runs) is None) == (verb == "rollback"), verb
+        assert (not cut_short(runs)) == (verb == "rollback"), verb
     assert begun(runs) == begun(tmp_path / "nowhere") == frozenset()
-    assert cut_short(tmp_path / "nowhere") is None
+    assert cut_short(tmp_path / "nowhere") == []
 
 
-def ended(runs: Path, verb: str, board: str, code: int | None = 0) -> str:
+def ended(runs: Path, verb: str, board: str, code: int | None = 0, app: str = "digits", status: str = "") -> str:
     """The id of a run that turned to one board; ``code`` None: it was killed."""
     run = RunFolder(runs, "", verb)
     run.show(Event("start", stage="rollout", data={"waves": [[board, "not-begun"]], "release": "r"}))
-    run.show(Event("start", stage="connect", board=board))
+    run.show(Event("start", stage="connect", board=board, data={"app": app} if app else {}))
+    if status:
+        run.show(Event("outcome", stage="connect", board=board, data={"status": status}))
     if code is not None:
         run.show(Event("summary", data={"exit_code": code}))
     run.close()
@@ -218,8 +219,7 @@ def test_runs_that_change_no_board_hide_none_that_was_killed(tmp_path: Path) -> 
         run = RunFolder(tmp_path, "", ("verify", "status", "train", "package")[number % 4])
         run.close()
         run.path.rename(tmp_path / f"99991231-235959-{number:04x}")
-    found = cut_short(tmp_path)
-    assert found is not None
+    (found,) = cut_short(tmp_path)
     assert found.run == killed
     assert begun(tmp_path) == {killed}
 
@@ -231,7 +231,26 @@ def test_what_a_rollout_goes_on_with(tmp_path: Path) -> None:
     killed = ended(tmp_path, "apply", "a", None)
     interrupted = ended(tmp_path, "apply", "a", 130)
     ended(tmp_path, "apply", "other", 4)
-    assert begun(tmp_path, ["a", "b"]) == {killed, interrupted}
-    assert begun(tmp_path, ["other"]) == frozenset()
+    assert begun(tmp_path, {"a": "digits", "b": "digits"}) == {killed, interrupted}
+    assert begun(tmp_path, {"other": "digits"}) == frozenset()
     assert begun(tmp_path) == frozenset()
-    assert begun(tmp_path, ["not-begun"]) > {killed, interrupted}, "it was nobody's turn"
+    assert begun(tmp_path, {"not-begun": "digits"}) > {killed, interrupted}, "it was nobody's turn"
+
+
+@pytest.mark.parametrize("status", ["ok", "unreachable"])
+def test_neither_another_app_nor_a_board_that_was_off_ends_what_was_killed(tmp_path: Path, status: str) -> None:
+    killed = ended(tmp_path, "apply", "a", None)
+    ended(tmp_path, "apply", "a", app="cats", status="ok")
+    ended(tmp_path, "apply", "a", 5, status="unreachable")
+    (found,) = cut_short(tmp_path, ["a", "other"])
+    assert found.run == killed
+    assert set(found.boards) == {"a"}
+    assert found.concerns({"a": "digits"})
+    assert not found.concerns({"a": "cats"})
+    assert begun(tmp_path, {"a": "digits"}) == {killed}
+    assert begun(tmp_path, {"a": "cats"}) == frozenset()
+    # Two killed runs: both are told. One whose journal does not say the app may have seen to either.
+    second = ended(tmp_path, "apply", "a", None, app="cats")
+    assert [story.run for story in cut_short(tmp_path)] == [second, killed]
+    ended(tmp_path, "apply", "a", app="", status=status)
+    assert bool(cut_short(tmp_path, ["a"])) == (status == "unreachable")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from toolkit.config.schema import RolloutSettings
 from toolkit.errors import ConfigError
-from toolkit.fleet.waves import amount, natural, waves
+from toolkit.fleet.waves import amount, waves
+from toolkit.ui.words import natural
 
 # How long it takes says something about the machine, and nothing about waves.
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

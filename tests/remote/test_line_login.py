@@ -239,13 +239,30 @@ def test_through_a_jump_host(
             assert "jump host" in str(error)
 
 
+@clients
 def test_a_board_that_the_jump_host_cannot_reach(
-    sshd: sshd_server.Sshd, board: Maker, limits: Limits
+    client: str, sshd: sshd_server.Sshd, board: Maker, limits: Limits
 ) -> None:
     with bad_boards.refused() as port:
-        error = refusal(board(port=port, jump=f"127.0.0.1:{sshd.port}"), limits)
+        error = refusal(board(client=client, port=port, jump=f"{sshd.user}@127.0.0.1:{sshd.port}"), limits)
     assert isinstance(error, Unreachable)
     assert error.cause == "refused"
+    assert "board.port" in error.hint
+
+
+@clients
+@pytest.mark.parametrize("cause", ["refused", "no-banner"])
+def test_a_jump_host_that_is_not_there(
+    client: str, cause: str, sshd: sshd_server.Sshd, board: Maker, limits: Limits
+) -> None:
+    server = bad_boards.refused() if cause == "refused" else bad_boards.talker(b"", hang_up=False)
+    with server as port:
+        error = refusal(board(client=client, jump=f"{sshd.user}@127.0.0.1:{port}"), limits)
+    assert isinstance(error, Unreachable)
+    assert error.cause == cause
+    assert "jump host" in str(error)
+    assert "jump host" in error.hint
+    assert "board.port" not in error.hint
 
 
 def test_jumps_from_ssh_config_and_in_a_circle(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from toolkit.fleet.outcome import Outcome
 from toolkit.ui.console import TextRenderer
 from toolkit.ui.events import Event
+from toolkit.ui.words import counted, named, who
 
 
 def shown(outcomes: list[Outcome], notes: tuple[str, ...] = ()) -> list[str]:
@@ -60,3 +61,12 @@ def test_the_line_of_a_board(data: dict[str, object], text: str, line: str) -> N
     stream = io.StringIO()
     TextRenderer(stream=stream).show(Event("outcome", text, board="b-1", data=data))
     assert stream.getvalue() == line + "\n"
+
+
+def test_counts_and_names() -> None:
+    assert [counted(count, "board") for count in (0, 1, 2)] == ["0 boards", "1 board", "2 boards"]
+    assert [counted(count, noun) for count, noun in ((3, "entry"), (3, "key"))] == ["3 entries", "3 keys"]
+    assert named(["b-10", "b-9", "a"]) == who(["a", "b-9", "b-10"]) == "a, b-9, b-10"
+    many = [f"b-{number}" for number in range(20)]
+    assert named(many) == "b-0, b-1, b-2, b-3, … b-19"
+    assert who(many) == "20 boards (b-0, b-1, b-2, b-3, … b-19)"

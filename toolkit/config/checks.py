@@ -17,6 +17,7 @@ from toolkit.cloud import settings as cloud
 from toolkit.config.schema import Config, GateSettings, RolloutSettings
 from toolkit.learn import checks as learn
 from toolkit.learn.settings import Where
+from toolkit.ui.words import counted
 
 MODEL_FILES = ("ckpt", "onnx", "air", "mindir", "om")
 
@@ -68,6 +69,10 @@ def _numbers(config: Config) -> Iterator[str]:
     if config.board is not None:
         if not 1 <= config.board.count <= 10_000:
             yield f"board.count: {config.board.count} is not in 1 … 10000"
+        if config.board.chips < 0:
+            yield f"board.chips: {config.board.chips} is too small: at least 0"
+        if config.board.chips > 0 and config.board.memory_mb < 1:
+            yield f"board.memory_mb: {config.board.memory_mb} is too small: at least 1"
         if not 1 <= config.board.port <= 65535:
             yield f"board.port: {config.board.port} is not a port number (1 … 65535)"
 
@@ -106,6 +111,8 @@ def _names(config: Config) -> Iterator[str]:
     if board is not None:
         if board.run_mode not in ("RC", "EP"):
             yield f"board.run_mode: {board.run_mode} is neither RC nor EP"
+        if board.chips > 0 and not board.soc_version:
+            yield "board.soc_version: it is empty: ATC converts for this chip; such as Ascend310"
         if parse_version(board.cann.version) is None and (board.cann.version or board.soc_version):
             yield f"board.cann.version: {board.cann.version!r} is not a version such as 5.0.4 or 8.0.RC1"
         if board.password and not board.password.startswith(("env:", "file:", "keyring:")):
@@ -139,7 +146,8 @@ def _fit(config: Config) -> Iterator[str]:
     if given.endswith(".mindir"):
         yield "model.from: ATC does not read .mindir; export ONNX from it, or AIR on an Ascend"
     if not given and config.app.labels and len(config.app.labels) != config.model.classes:
-        yield f"app.labels: {len(config.app.labels)} names, and the network tells {config.model.classes} classes apart"
+        names = counted(len(config.app.labels), "name")
+        yield f"app.labels: {names}, and the network tells {config.model.classes} classes apart"
     if config.board is not None and config.board.soc_version and config.infer.device >= config.board.chips:
         yield f"infer.device: {config.infer.device} is out of range: the board has {config.board.chips} chip(s)"
     for job in config.tune.jobs:

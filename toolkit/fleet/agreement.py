@@ -13,6 +13,7 @@ import numpy as np
 
 from toolkit.errors import InputError
 from toolkit.remote.text import plain
+from toolkit.ui.words import counted
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def compare(
             disagreeing.append(name)
     problems = []
     if missing:
-        problems.append(f"{len(missing)} pictures have no answer, such as {missing[0]}")
+        problems.append(f"no answer for {counted(len(missing), 'picture')}, such as {missing[0]}")
     if compared and tolerance is not None and largest > tolerance:
         problems.append(
             f"logits differ by {largest:.2g} on {worst}, more than verify.max_difference={tolerance:g}"
@@ -144,9 +145,9 @@ def compare(
     if disagreeing and min_agreement is not None and 1 - len(disagreeing) / compared < min_agreement:
         differing = [name for name in disagreeing if name not in failed]
         if differing:
-            problems.append(f"the best class differs on {len(differing)} pictures, such as {differing[0]}")
+            problems.append(f"the best class differs on {counted(len(differing), 'picture')}, such as {differing[0]}")
         if lost:
-            problems.append(f"{len(lost)} of {compared} pictures fail on the board, such as {lost[0]}")
+            problems.append(f"{len(lost)} of {counted(compared, 'picture')} fail on the board, such as {lost[0]}")
     return Agreement(
         pictures=compared if compared else len(answers),
         difference=largest if compared else None,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from toolkit.config.schema import GateSettings
+from toolkit.ui.words import counted
 
 Figures = Mapping[str, Any]
 
@@ -72,7 +73,7 @@ def _relative(figures: Figures, before: Figures, limits: GateSettings, key: str)
         new = set(figures.get("failed", ())) - set(before.get("failed", ()))
         if len(new) > limits.max_new_errors:
             yield (
-                f"{len(new)} pictures fail that did not before, such as {min(new)}, "
+                f"{counted(len(new), 'picture')} failed that did not before, such as {min(new)}, "
                 f"more than {key}.max_new_errors={limits.max_new_errors}"
             )
 

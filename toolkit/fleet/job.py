@@ -382,7 +382,7 @@ def attend(
     begun = time.monotonic()
     agent: BoardAgent | None = None
     held = held or Held()
-    emit(Event("start", str(job.address), stage=stage, board=job.board))
+    emit(Event("start", str(job.address), stage=stage, board=job.board, data={"app": job.app}))
     try:
         with cut_with_all_lines(held):
             agent = connect(job.address, job.limits, emit)

@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,10 @@ class BoardStory:
     state: ``not-begun``, ``begun`` (nothing in use was touched), ``installed`` (the release lies beside the
     one in use), ``switching`` (asked to switch; nobody here knows whether it did), ``confirmed`` (it runs the
     release), ``reverting``, ``reverted``, ``ended`` (there is an outcome). within: seconds after which a
-    board that was not confirmed goes back by itself."""
+    board that was not confirmed goes back by itself. app: "" = the journal does not say it."""
 
     board: str
+    app: str = ""
     state: str = "not-begun"
     stage: str = ""
     release: str = ""
@@ -105,6 +106,16 @@ class BoardStory:
     def touched(self) -> bool:
         """Did the run turn to it?"""
         return self.state != "not-begun"
+
+    @property
+    def reached(self) -> bool:
+        """Did the run see to it? Not where the board never answered."""
+        silent = self.outcome is not None and self.outcome.get("status") == "unreachable"
+        return self.touched and not (silent and self.stage in ("", "connect"))
+
+    def is_of(self, app: str) -> bool:
+        """Was it about this app? It may have been where the journal does not say, or ``app`` is ""."""
+        return not app or self.app in ("", app)
 
     @property
     def text(self) -> str:
@@ -143,47 +154,60 @@ class Story:
     def ended(self) -> bool:
         return self.over or bool(self.error)
 
+    def concerns(self, apps: Mapping[str, str]) -> bool:
+        """Did it see to one of these boards, with the app that it has here? ``apps``: names → apps."""
+        return any(
+            board.reached and name in apps and board.is_of(apps[name]) for name, board in self.boards.items()
+        )
 
-def cut_short(runs: Path) -> Story | None:
-    """The newest run that was killed while it changed boards, with those boards that no later run turned to.
 
-    None where there is none among the newest runs, or where later runs have seen to all of its boards. The verbs that
-    only look are left out, and so is a run that still goes on."""
-    later: list[Path] = []
-    for file in _recent(runs):
-        if _end(file) or _goes_on(file):
-            later.append(file)
-            continue
+def cut_short(runs: Path, boards: Collection[str] | None = None) -> list[Story]:
+    """The runs that were killed while they changed ``boards`` (None: any), the newest first.
+
+    Each with those of the boards that no later run saw to with the same app; runs that have none left are left out,
+    and so are the verbs that only look, a run that still goes on, and all but the newest runs."""
+    files = _recent(runs)
+    killed = [index for index, file in enumerate(files) if not _end(file) and not _goes_on(file)]
+    found = []
+    seen: dict[str, list[BoardStory]] = {}
+    for index, file in enumerate(files[: killed[-1] + 1] if killed else []):
         try:
             story = read_journal(file)
-            seen = {name for path in later for name, board in read_journal(path).boards.items() if board.touched}
         except InputError:
             continue
-        story.boards = {name: board for name, board in story.boards.items() if name not in seen}
-        if any(board.touched for board in story.boards.values()):
-            return story
-        later.append(file)
-    return None
+        if index in killed:
+            left = {
+                name: board
+                for name, board in story.boards.items()
+                if (boards is None or name in boards)
+                and not any(later.is_of(board.app) for later in seen.get(name, ()))
+            }
+            if any(board.touched for board in left.values()):
+                found.append(replace(story, boards=left))
+        for name, board in story.boards.items():
+            if board.reached:
+                seen.setdefault(name, []).append(board)
+    return found
 
 
-def begun(runs: Path, boards: Collection[str] | None = None) -> frozenset[str]:
+def begun(runs: Path, apps: Mapping[str, str] | None = None) -> frozenset[str]:
     """Ids of the newest rollouts that were killed or interrupted: whoever types the same again goes on with them.
 
-    Back to the last one that turned to one of ``boards`` (None: to any board) and came to its end."""
+    Back to the last one that turned to one of the boards (names → apps; None: any) with its app and came to its end."""
     found = set()
     for file in _recent(runs):
         end = _end(file)
         if not end or end["kind"] != "summary" or end.get("data", {}).get("exit_code") == Interrupted.exit_code:
             found.add(file.parent.name)
-        elif boards is None or _turned_to(file, boards):
+        elif apps is None or _concerns(file, apps):
             break
     return frozenset(found)
 
 
-def _turned_to(file: Path, boards: Collection[str]) -> bool:
-    """Some of these boards; also where that cannot be told."""
+def _concerns(file: Path, apps: Mapping[str, str]) -> bool:
+    """:meth:`Story.concerns`; also where that cannot be told."""
     try:
-        return any(board.touched and board.board in boards for board in read_journal(file).boards.values())
+        return read_journal(file).concerns(apps)
     except InputError:
         return True
 
@@ -248,6 +272,12 @@ def read_journal(path: Path) -> Story:
             _tell(story, entry)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: not a run's journal: {error}") from error
+    apps = {board.app for board in story.boards.values() if board.touched}
+    if len(apps) == 1:
+        # Those that it did not turn to were to get it, too.
+        (app,) = apps
+        for board in story.boards.values():
+            board.app = app
     return story
 
 
@@ -279,12 +309,11 @@ def _tell(story: Story, entry: Mapping[str, Any]) -> None:
             story.error = entry.get("text", "")
         return
     board = story.boards.setdefault(name, BoardStory(name))
+    if kind == "start" and stage == "connect" and board.outcome is not None:
+        story.boards[name] = board = BoardStory(name)  # tried again: the last time counts
     board.time = entry.get("time", 0.0)
     if kind == "start":
-        if board.outcome is not None and stage == "connect":
-            story.boards[name] = board = BoardStory(
-                name, time=board.time
-            )  # tried again: the last time counts
+        board.app = data.get("app", board.app)
         board.stage = stage
         if board.state == "not-begun":
             board.state = "begun"

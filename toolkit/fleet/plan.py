@@ -207,7 +207,7 @@ def decide(
         reasons.append(_why_another(facts, wish))
     elif torn:
         steps += [INSTALL]
-        reasons.append(f"{torn} of its files are missing or cut short")
+        reasons.append(f"{torn} of its files {'is' if torn == 1 else 'are'} missing or cut short")
     if facts.environment != "same":
         steps += [ENVIRONMENT]
         reasons.append(f"the environment {'differs' if facts.environment == 'differs' else 'is not set'}")

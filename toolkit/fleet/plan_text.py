@@ -6,10 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from toolkit.fleet.plan import ENVIRONMENT, INSTALL, RUN, SWITCH, BoardPlan, BuildStep, Plan
-from toolkit.fleet.waves import natural
-
-NAMES = 6
-"""How many boards are named before they are only counted."""
+from toolkit.ui.words import counted, named
 
 
 def text_of(plan: Plan) -> str:
@@ -27,14 +24,22 @@ def text_of(plan: Plan) -> str:
         )
         lines.append(f"in {len(plan.waves)} waves of {sizes} boards; the first: {named(plan.waves[0])}")
     if not plan.changes:
-        again = sum(bool(board.steps) for board in plan.boards)
-        silent = sum(bool(board.cause) for board in plan.boards)
-        lines.append(
-            (f"no board would change; inference would run again on {again}" if again else "nothing would change")
-            + (f"; {silent} boards are left out" if silent else "")
-        )
+        lines.append(_no_change(plan.boards))
     lines.append(f"plan {plan.digest[:12]}")
     return "\n".join(lines)
+
+
+def _no_change(boards: Sequence[BoardPlan]) -> str:
+    """The sum of a plan that changes nothing. Of boards that are left out nobody knows what they lack."""
+    again = sum(bool(board.steps) for board in boards)
+    out = sum(bool(board.cause) for board in boards)
+    if out and out == len(boards):
+        return "the board is left out" if out == 1 else f"all {out} boards are left out"
+    text = f"no board would change; inference would run again on {again}" if again else "nothing would change"
+    if not out:
+        return text
+    left = f"{counted(out, 'board')} {'is' if out == 1 else 'are'} left out"
+    return f"{left}; else {text}"
 
 
 def unique_steps(steps: Iterable[BuildStep]) -> list[tuple[BuildStep, tuple[str, ...]]]:
@@ -60,14 +65,6 @@ def groups(boards: Iterable[BoardPlan]) -> list[list[BoardPlan]]:
     return sorted(found.values(), key=lambda group: (bool(group[0].cause), -len(group), group[0].board))
 
 
-def named(names: Sequence[str]) -> str:
-    """Names in their natural order; the first ones and a count where there are many."""
-    ordered = sorted(names, key=natural)
-    if len(ordered) <= NAMES:
-        return ", ".join(ordered)
-    return f"{', '.join(ordered[: NAMES - 2])}, … {ordered[-1]}"
-
-
 def _step_line(step: BuildStep, targets: Sequence[str]) -> str:
     for_whom = f" ({named(targets)})" if targets else ""
     if step.runs:
@@ -77,7 +74,7 @@ def _step_line(step: BuildStep, targets: Sequence[str]) -> str:
 
 def _group_lines(group: Sequence[BoardPlan]) -> Iterable[str]:
     board, names = group[0], named([item.board for item in group])
-    who = f"{len(group)} board{'s' if len(group) > 1 else ''}: {names}"
+    who = f"{counted(len(group), 'board')}: {names}"
     if board.cause:
         yield f"✗ {who}: {board.cause}: {board.reason.removeprefix(f'{board.board}: ')}"
         if board.hint:
@@ -89,7 +86,7 @@ def _group_lines(group: Sequence[BoardPlan]) -> Iterable[str]:
     yield f"{'~' if board.changes else '·'} {who}: {board.reason}"
     if INSTALL in board.steps:
         what = (
-            f"{board.files} files, {size_of(board.bytes)}"
+            f"{counted(board.files, 'file')}, {size_of(board.bytes)}"
             if board.release
             else "the release that is built first"
         )

@@ -13,9 +13,9 @@ from toolkit.fleet import gates
 from toolkit.fleet.engine import interruptible, run_jobs
 from toolkit.fleet.job import BoardJob, not_reverted
 from toolkit.fleet.outcome import Outcome
-from toolkit.fleet.plan_text import named
 from toolkit.fleet.waves import amount, waves
 from toolkit.ui.events import Emit, Event
+from toolkit.ui.words import counted, named
 
 Cause = Literal["gate", "budget", "declined"]
 
@@ -83,7 +83,7 @@ class Rollout:
         """Why the budget lets nothing new begin; "" while it does. Asked by the workers: reads only."""
         if self.budget is None or len(self.failures) <= self.budget:
             return ""
-        failed = f"{len(self.failures)} of {len(self.jobs)} boards failed"
+        failed = f"{len(self.failures)} of {counted(len(self.jobs), 'board')} failed"
         return f"{failed}, rollout.failure_budget={self.settings.failure_budget}"
 
     def run(self, names: Sequence[str]) -> None:
@@ -136,7 +136,7 @@ class Rollout:
             and outcome.previous != outcome.release
         ]
         if victims:
-            self.emit(Event("warning", f"putting {len(victims)} boards back: {trip.why}", stage="rollout"))
+            self.emit(Event("warning", f"putting {counted(len(victims), 'board')} back: {trip.why}", stage="rollout"))
 
         def back(job: BoardJob) -> Outcome:
             done = self.outcomes[job.board]
@@ -156,7 +156,7 @@ class Rollout:
             done = sum(outcome.good for outcome in self.outcomes.values())
             question = (
                 f"{done} of {len(self.jobs)} boards done. Go on with wave {number + 1} of {len(order)} "
-                f"({len(wave)} boards: {named(wave)})?"
+                f"({counted(len(wave), 'board')}: {named(wave)})?"
             )
             return None if self.hands.ask(question) else Trip("declined", "a person said no")
         self.stop.wait(float(wanted))
@@ -175,7 +175,8 @@ class Rollout:
             late = [name for name in names if self.outcomes[name].offline]
             if not late or enough():
                 return
-            text = f"{len(late)} boards have not answered ({named(late)}); again in {delay:g} s"
+            have = "board has" if len(late) == 1 else "boards have"
+            text = f"{len(late)} {have} not answered ({named(late)}); again in {delay:g} s"
             self.emit(Event("warning", text, stage="rollout"))
             if self.stop.wait(delay):
                 return

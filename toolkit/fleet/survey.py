@@ -14,6 +14,7 @@ from toolkit.fleet.plan import BoardFacts
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.agent import BoardAgent, Inspection, Wish
 from toolkit.ui.events import Emit, Event
+from toolkit.ui.words import counted
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def survey(probes: Sequence[Probe], workers: int, emit: Emit) -> Mapping[str, Bo
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    emit(Event("log", f"{len(probes)} boards asked", stage="survey"))
+    emit(Event("log", f"{counted(len(probes), 'board')} asked", stage="survey"))
     return found
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from toolkit.config.schema import RolloutSettings
 from toolkit.errors import ConfigError
+from toolkit.ui.words import natural
 
-_NUMBERS = re.compile(r"([0-9]+)")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%\Z")
 
 Labels = Mapping[str, Mapping[str, str]]
@@ -45,11 +45,6 @@ def waves(boards: Labels, settings: RolloutSettings) -> list[list[str]]:
     return [
         wave for group in _groups(ordered, boards, settings.by) for wave in _split(group, boards, settings)
     ]
-
-
-def natural(name: str) -> tuple[list[tuple[int, Any]], str]:
-    """Sorts numbers in names by their value; no two names are alike."""
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in _NUMBERS.split(name) if part], name
 
 
 def amount(value: Any, whole: int, *, up: bool) -> int:

@@ -37,6 +37,7 @@ from toolkit.remote.line import Line, open_line
 from toolkit.remote.outgoing import SMALL, SMALLEST, Pace, parts_of
 from toolkit.remote.text import plain
 from toolkit.ui.events import Emit, Event, ignore
+from toolkit.ui.words import counted
 
 if TYPE_CHECKING:
     from toolkit.remote.delta import Delta, Index
@@ -324,7 +325,7 @@ class BoardAgent:
             # What the board rebuilt from its old content was wrong, so that is not what it should be.
             missing, found = lack, {}
         raise BoardRefused(
-            f"{self.address.name}: {len(missing)} files were damaged on the board each time they were sent",
+            f"{self.address.name}: {counted(len(missing), 'file')} came damaged to the board each time",
             cause="agent-failed",
             host=self.address.name,
             hint="the board's card or memory is failing",

@@ -18,7 +18,7 @@ from toolkit.errors import LineLost, RemoteError, Unreachable
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.hostkeys import HostKey, HostKeyCheck
 from toolkit.remote.login import Login
-from toolkit.remote.route import Hop, route
+from toolkit.remote.route import JUMP_HINTS, Hop, route
 from toolkit.remote.text import plain
 from toolkit.remote.transport import LineTransport
 from toolkit.remote.watchdog import Guard
@@ -76,8 +76,9 @@ class Connector:
 
         :raises Unreachable: with the cause.
         """
-        for hop in route(self.address):
-            self._log_in(hop, self._reach(hop))
+        *jumps, board = route(self.address)
+        self._pass(jumps)
+        self._log_in(board, self._reach(board))
         return self._links[-1][1]
 
     def host_key_only(self, algorithms: Sequence[str]) -> HostKey:
@@ -86,8 +87,7 @@ class Connector:
         :raises Unreachable: cause kex-failed when it has none of these.
         """
         *jumps, board = route(self.address)
-        for hop in jumps:
-            self._log_in(hop, self._reach(hop))
+        self._pass(jumps)
         wire = self._reach(board)
         transport = LineTransport(wire, algorithms)
         made = [transport]
@@ -121,6 +121,15 @@ class Connector:
 
     def _who(self, hop: Hop) -> str:
         return self.address.name if hop.board else f"{self.address.name}: jump host {hop.host}"
+
+    def _pass(self, jumps: Sequence[Hop]) -> None:
+        """Log in to the jump hosts. What to do is about them, not about the board."""
+        try:
+            for hop in jumps:
+                self._log_in(hop, self._reach(hop))
+        except Unreachable as error:
+            error.hint = JUMP_HINTS.get(error.cause, error.hint)
+            raise
 
     def _reach(self, hop: Hop) -> Wire:
         """A wire to ``hop``: a TCP connection to the first one, a channel of the hop before to the others."""

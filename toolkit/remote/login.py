@@ -255,8 +255,8 @@ class Login:
             f"{tried}){allowed}",
             cause="auth-failed",
             host=self._address.name,
-            hint=f"ssh-copy-id {port}{user}@{self._hop.host} puts your key there; or set board.user, "
-            "board.key_file or a password reference",
+            hint=f"ssh-copy-id {port}{user}@{self._hop.host} puts your key there"
+            + ("; or set board.user, board.key_file or a password reference" if self._hop.board else ""),
             detail=detail,
         )
 

@@ -28,6 +28,7 @@ from toolkit.remote.address import Address, Limits
 from toolkit.remote.argv import shell_line
 from toolkit.remote.hostkeys import ALGORITHMS, HostKey, parse_pin
 from toolkit.remote.line import Tail
+from toolkit.remote.route import JUMP_HINTS
 from toolkit.remote.text import plain
 from toolkit.remote.watchdog import Guard
 
@@ -297,6 +298,10 @@ class OpensshLine:
 
     # ---- what went wrong
 
+    def _at_jump(self) -> bool:
+        """Is the way to the board, which another ssh makes, all that there is as yet?"""
+        return self._state == _GREETING and b"Executing proxy command" in self._log
+
     def _late(self) -> Unreachable:
         limits, name = self._limits, self._address.name
         where = f"{self._address.host}:{self._address.port}"
@@ -307,6 +312,13 @@ class OpensshLine:
             _LOGIN: ("auth-timeout", f"{where} did not answer the login within {limits.auth:g} s"),
             _CHANNEL: ("channel-timeout", f"the server opened no channel within {limits.channel:g} s"),
         }[self._state]
+        if self._at_jump():
+            return Unreachable(
+                f"{name}: {where} sent no SSH banner through the jump host within {limits.banner:g} s",
+                cause=cause,
+                host=name,
+                hint="is the jump host up (board.jump), and can it reach the board?",
+            )
         return Unreachable(
             f"{name}: {message}", cause=cause, host=name, hint="is the board up? look at its own console"
         )
@@ -337,6 +349,8 @@ class OpensshLine:
                 cause, hint = known, advice
                 last = next((line for line in said.splitlines() if re.search(pattern, line)), last)
                 break
+        if self._at_jump() and not re.search("open failed|forwarding failed", said):
+            hint, where = JUMP_HINTS.get(cause, hint), f"{where}: jump host"
         if cause == "key-unreadable" and self._address.key_file:
             hint = hint.replace("FILE", shlex.quote(self._address.key_file))
         if cause == "auth-failed" and missing:

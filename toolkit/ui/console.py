@@ -15,8 +15,8 @@ from rich.table import Table
 
 from toolkit.errors import ConfigError, DeployError, RemoteError
 from toolkit.fleet.outcome import Outcome
-from toolkit.fleet.plan_text import NAMES, named
 from toolkit.ui.events import Event
+from toolkit.ui.words import who
 
 MARK = {"done": "[green]✓[/]", "skip": "[dim]·[/]", "fail": "[red]✗[/]", "warning": "[yellow]![/]", "log": " "}
 STATUS_STYLE = {
@@ -150,7 +150,8 @@ class TextRenderer:
         for crowd in crowds(items):
             first = crowd[0]
             style = "yellow" if first.status in ("skipped", "reverted") else "red"
-            self._console.print(f"[{style}]{escape(_who(crowd))}[/]: {escape(impersonal(first.board, first.message))}")
+            names = who([item.board for item in crowd])
+            self._console.print(f"[{style}]{escape(names)}[/]: {escape(impersonal(first.board, first.message))}")
             if first.hint:
                 self._console.print(f"  [bold]what to do[/]: {escape(first.hint)}")
         for note in notes:
@@ -241,11 +242,6 @@ def crowds(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
         if item.message:
             groups.setdefault((item.status, item.cause, said, "" if alike else item.hint), []).append(item)
     return list(groups.values())
-
-
-def _who(crowd: list[Outcome]) -> str:
-    names = named([item.board for item in crowd])
-    return names if len(crowd) <= NAMES else f"{len(crowd)} boards ({names})"
 
 
 def _ends_epoch(data: Mapping[str, Any]) -> bool:
