@@ -7,12 +7,15 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import ModuleType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import stages
 import stages.commands
-from toolkit.fleet.job import Session
-from toolkit.pipeline import Stage
+
+if TYPE_CHECKING:
+    # The front end needs names only: --version and Hydra's own flags should not wait for what talks to boards.
+    from toolkit.fleet.job import Session
+    from toolkit.pipeline import Stage
 
 # Board stages run in this order on each board; build stages follow from what they need.
 BOARD_ORDER = ("push", "env", "infer", "fetch", "verify")
@@ -30,7 +33,7 @@ def modules() -> Mapping[str, ModuleType]:
 
 def build_stages() -> Mapping[str, Stage]:
     """The stages that run once per distinct target."""
-    return {name: cast(Stage, module) for name, module in modules().items() if hasattr(module, "VERSION")}
+    return {name: cast("Stage", module) for name, module in modules().items() if hasattr(module, "VERSION")}
 
 
 def board_stages(last: str = BOARD_ORDER[-1]) -> list[tuple[str, Callable[[Session], None]]]:
