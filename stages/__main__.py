@@ -5,6 +5,7 @@ The verb and our own flags are taken off before Hydra sees the line; everything 
 
 from __future__ import annotations
 
+import copy
 import difflib
 import errno
 import os
@@ -16,12 +17,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stages._registry import BOARD_ORDER, stage_names, verb_names
+from stages._registry import BOARD_ORDER, help_of, stage_names, verb_names
 from toolkit import paths
 from toolkit.errors import ConfigError, DeployError, InputError, Interrupted, UsageError
-from toolkit.inventory.board import HOST_PROFILE, profile_named
 
 if TYPE_CHECKING:
+    from hydra.types import TaskFunction
     from omegaconf import DictConfig
 
     from stages._invocation import Flags
@@ -309,6 +310,9 @@ def _with_plus(argument: str) -> str:
     ``atlas500_a2``. ``release.sign`` is what people look for; ``release`` is a value, so that signing is a group of
     its own.
     """
+    # With it come the readers of inventories, for which --version and --help need not wait.
+    from toolkit.inventory.board import HOST_PROFILE
+
     argument = re.sub(r"^\+?release\.sign(?=[.=])", "sign", argument)
     match = re.fullmatch(r"\+?board=(.*)", argument)
     if match is None:
@@ -319,6 +323,8 @@ def _with_plus(argument: str) -> str:
 
 
 def _board_named(name: str, names: Sequence[str]) -> str:
+    from toolkit.inventory.board import profile_named
+
     if found := profile_named(name, names):
         return found
     if re.fullmatch(r"[\d.]+", name):
@@ -350,13 +356,11 @@ def _quoted(argument: str, many: bool = False) -> str:
 
 def _help(verb: str, shown: Renderer) -> None:
     """Print a verb's or a stage's own help; "": everybody's."""
-    from stages import _registry
-
     if verb:
-        module = _registry.modules()[verb] if verb not in verb_names() else _registry.verb(verb)
-        shown.data({"help": module.__doc__}, f"deploy {verb}: {module.HELP}\n\n{(module.__doc__ or '').strip()}\n")
+        line, text = help_of(verb)
+        shown.data({"help": text}, f"deploy {verb}: {line}\n\n{text.strip()}\n")
         return
-    lines = [f"  {name:<10} {_registry.verb(name).HELP}" for name in verb_names()]
+    lines = [f"  {name:<10} {help_of(name)[0]}" for name in verb_names()]
     root = (paths.CONF / "deploy.yaml").read_text(encoding="utf-8")
     # The others are parts of board profiles.
     groups = sorted({"board", *re.findall(r"^  - (\w+): ", root, re.MULTILINE)})
@@ -373,7 +377,7 @@ def _hydra(
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
-    from hydra.types import RunMode, TaskFunction
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -390,10 +394,11 @@ def _hydra(
     def task(composed: DictConfig) -> None:
         hydra_config = HydraConfig.get()
         many = hydra_config.mode == RunMode.MULTIRUN
-        settings = OmegaConf.to_yaml(composed)
-        if settings in seen:
-            return  # of a sweep that names the same settings twice
-        seen.add(settings)
+        if many:
+            settings = OmegaConf.to_yaml(composed)
+            if settings in seen:
+                return  # of a sweep that names the same settings twice
+            seen.add(settings)
         results: list[Any] = []
         failed: BaseException | None = None
         # Hydra writes a line of its own about every exception it sees.
@@ -414,12 +419,13 @@ def _hydra(
             sweep.append(_sweep.Job(list(hydra_config.overrides.task), results, failed))
 
     arguments, of_boards = split_boards(arguments) if verb else (arguments, [])
-    wrapped: Any = hydra.main(version_base="1.3", config_path=str(paths.CONF), config_name="deploy")
     before = sys.argv
     sys.argv = ["deploy", *arguments]
     try:
-        entry: TaskFunction = wrapped(task)
-        entry(None)
+        if not _run_composed(arguments, task):
+            wrapped: Any = hydra.main(version_base="1.3", config_path=str(paths.CONF), config_name="deploy")
+            entry: TaskFunction = wrapped(task)
+            entry(None)
     except (HydraException, OmegaConfBaseException) as error:
         raise _plain(error, shown) from error
     except KeyboardInterrupt:
@@ -439,6 +445,63 @@ def _hydra(
     if errors:
         raise errors[0]
     return max(codes, default=0)
+
+
+# What conf/ leaves as it is of what Hydra does around a run, by keys below "hydra".
+_NOTHING_AROUND: dict[str, object] = {
+    "mode": None,
+    "callbacks": {},
+    "run.dir": ".",
+    "output_subdir": None,
+    "job.chdir": False,
+    "job.env_set": {},
+    "job_logging.root": None,
+    "hydra_logging.root": None,
+    "verbose": False,
+}
+
+
+def _run_composed(arguments: list[str], task: TaskFunction) -> bool:
+    """Run ``task`` with the config that Hydra's Compose API makes of the line; False, and nothing done, where that is
+    for ``hydra.main``.
+
+    ``hydra.main`` composes each line twice, the first time to see whether it is a sweep, and a short verb does little
+    else. It is needed for all that the Compose API has not: Hydra's flags, sweeps, what ``hydra:`` of an edited
+    ``conf/`` asks for around a run, and the right words about a line that cannot be composed.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf, open_dict, read_write
+    from omegaconf.errors import OmegaConfBaseException
+
+    from toolkit.artefacts.lock import key_of
+
+    if any(argument.startswith("-") or key_of(argument).startswith("hydra") for argument in arguments):
+        return False
+    # The name is the one that hydra.main finds.
+    with initialize_config_dir(str(paths.CONF), job_name="__main__", version_base="1.3"):
+        try:
+            whole = compose("deploy", list(arguments), return_hydra_config=True)
+            if any(OmegaConf.select(whole.hydra, key) != value for key, value in _NOTHING_AROUND.items()):
+                return False
+        except (HydraException, OmegaConfBaseException):
+            return False
+        with read_write(whole.hydra), open_dict(whole.hydra):
+            whole.hydra.mode = RunMode.RUN
+            whole.hydra.runtime.output_dir = os.path.abspath(whole.hydra.run.dir)
+        composed = copy.deepcopy(whole)
+        with read_write(composed), open_dict(composed):
+            del composed["hydra"]
+        holder = HydraConfig.instance()
+        before = holder.cfg
+        holder.set_config(whole)
+        try:
+            task(composed)
+        finally:
+            holder.cfg = before
+    return True
 
 
 def _task(
@@ -497,6 +560,7 @@ def _run_stage(invocation: Any) -> int:
 def _plain(error: Exception, shown: Renderer) -> ConfigError:
     """Hydra's and OmegaConf's errors as one line with the nearest right name."""
     from toolkit.config.store import unknown_key
+    from toolkit.inventory.board import HOST_PROFILE
 
     text = str(error).strip()
     if match := re.search(r"Interpolation key '([^']+)' not found", text):

@@ -31,8 +31,6 @@ from toolkit.errors import ConfigError, UsageError
 from toolkit.inventory import Board
 from toolkit.inventory.board import CONNECTION
 from toolkit.remote.address import Address, Limits
-from toolkit.remote.hostkeys import parse_pin
-from toolkit.remote.route import route
 from toolkit.sim import SimBoard, Simulation, SimulationError
 
 
@@ -371,8 +369,12 @@ def _checked(invocation: Invocation, board: Board, target: Target) -> Address:
     address = address_of(board, target, selection(invocation, [board.name]))
     if invocation.config.inventory is None:
         if address.host_key:
+            from toolkit.remote.hostkeys import parse_pin
+
             parse_pin(address.host_key, address.name)
         if address.client == "fabric":
+            from toolkit.remote.route import route  # paramiko, which stages that only build can do without
+
             route(address)
     return address
 

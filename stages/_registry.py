@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import stages
 import stages.commands
-from toolkit.fleet.job import Session
-from toolkit.pipeline import Stage
+
+if TYPE_CHECKING:
+    # The front end needs names only: --version and Hydra's own flags should not wait for what talks to boards.
+    from toolkit.fleet.job import Session
+    from toolkit.pipeline import Stage
 
 # Board stages run in this order on each board; build stages follow from what they need.
 BOARD_ORDER = ("push", "env", "infer", "fetch", "verify")
@@ -30,7 +35,7 @@ def modules() -> Mapping[str, ModuleType]:
 
 def build_stages() -> Mapping[str, Stage]:
     """The stages that run once per distinct target."""
-    return {name: cast(Stage, module) for name, module in modules().items() if hasattr(module, "VERSION")}
+    return {name: cast("Stage", module) for name, module in modules().items() if hasattr(module, "VERSION")}
 
 
 def board_stages(last: str = BOARD_ORDER[-1]) -> list[tuple[str, Callable[[Session], None]]]:
@@ -50,6 +55,18 @@ def stage_names() -> list[str]:
 def verb_names() -> list[str]:
     """All verbs by name, without importing them."""
     return sorted(info.name for info in pkgutil.iter_modules(stages.commands.__path__))
+
+
+def help_of(name: str) -> tuple[str, str]:
+    """A verb's or stage's ``HELP`` and its docstring. Read, not imported: all that they need takes half a second."""
+    package = stages.commands if name in verb_names() else stages
+    tree = ast.parse((Path(package.__path__[0]) / f"{name}.py").read_bytes())
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name("HELP")], value=ast.Constant(str(line))):
+                return line, ast.get_docstring(tree, clean=False) or ""
+    module = importlib.import_module(f"{package.__name__}.{name}")  # where it is put together
+    return module.HELP, module.__doc__ or ""
 
 
 def verb(name: str) -> ModuleType:

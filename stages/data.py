@@ -8,7 +8,6 @@ from typing import Any
 
 import toolkit.paths as paths
 from toolkit.config.schema import Config
-from toolkit.learn import data
 from toolkit.learn.settings import DataKind, to_json
 from toolkit.pipeline import Context
 
@@ -42,6 +41,8 @@ def files(config: Config) -> Mapping[str, Path]:
 
 
 def run(context: Context) -> Mapping[str, Any]:
+    from toolkit.learn import data  # NumPy and Pillow: each verb that plans asks this stage for its settings
+
     chosen = context.config.data
     report = data.prepare(chosen, context.out, context.emit, paths.home() / "cache")
     return {"summary": str(report)}

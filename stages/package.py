@@ -6,20 +6,20 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from toolkit import paths, pictures, preprocess
 from toolkit.artefacts.hashing import digest_file
 from toolkit.cann.environment import environment_script
-from toolkit.cann.onnx_model import Reference
 from toolkit.config.schema import Config
 from toolkit.errors import ConfigError, InputError
-from toolkit.learn.data import class_names, sample_pictures
-from toolkit.learn.settings import DataKind
+from toolkit.learn.settings import DataKind, class_names
 from toolkit.pipeline import Context
 from toolkit.ui.words import counted
+
+if TYPE_CHECKING:
+    # NumPy and Pillow only where a release is made: each verb that plans asks this stage for its settings.
+    from toolkit.cann.onnx_model import Reference
 
 NAME = "package"
 VERSION = 3
@@ -71,6 +71,8 @@ def files(config: Config) -> Mapping[str, Path]:
 
 
 def run(context: Context) -> Mapping[str, Any]:
+    from toolkit.cann.onnx_model import Reference
+
     config, out = context.config, context.out
     shutil.copyfile(context.inputs["convert"] / "model.om", out / "model.om")
     shutil.copyfile(PROGRAM, out / "infer.py")
@@ -103,6 +105,8 @@ def _collect_pictures(context: Context, folder: Path) -> Mapping[str, int]:
     if config.infer.pictures:
         source = Path(config.infer.pictures).expanduser()
     elif _uses_data(config):
+        from toolkit.learn.data import sample_pictures
+
         source = context.work / "samples"
         sample_pictures(config.data, context.inputs["data"], source, config.data.samples)
     else:
@@ -138,6 +142,8 @@ def _reference(
     config: Config, folder: Path, model: Reference | None, labels: Mapping[str, int], context: Context
 ) -> list[dict[str, Any]]:
     """For each readable picture its label, where known, and the logits that ONNX Runtime gives in float32."""
+    from PIL import Image
+
     names = sorted(path.name for path in folder.iterdir())
     spec = preprocess.Preprocess(**{**vars(config.preprocess), "aipp": False})
     if model:

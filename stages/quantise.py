@@ -8,18 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from PIL import Image
-
 from stages._hosts import converting_cann
 from stages._tool_log import failure, keep_log, log_file
 from toolkit import preprocess
 from toolkit.cann import tools as cann_tools
 from toolkit.cann.host import ConvertHost
-from toolkit.cann.onnx_model import Reference
 from toolkit.config.schema import Config
 from toolkit.errors import ConfigError, InputError
-from toolkit.learn.layout import read_split
 from toolkit.pipeline import Context
 
 NAME = "quantise"
@@ -56,6 +51,8 @@ def files(config: Config) -> Mapping[str, Path]:
 
 
 def run(context: Context) -> Mapping[str, Any]:
+    from toolkit.cann.onnx_model import Reference  # NumPy: each verb that plans asks this stage for its settings
+
     config = context.config
     model = context.inputs["export"] / "model.onnx"
     if not model.exists():
@@ -100,6 +97,11 @@ def _spec(config: Config) -> preprocess.Preprocess:
 
 def _calibration(context: Context, shape: Sequence[int]) -> dict[str, Path]:
     """Files of one batch each, float32 of the model's shape, as AMCT reads them."""
+    import numpy as np
+    from PIL import Image
+
+    from toolkit.learn.layout import read_split
+
     images, _ = read_split(context.inputs["data"], "train")
     spec, batch = _spec(context.config), shape[0]
     wanted = min(context.config.quantise.pictures, len(images))

@@ -7,9 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
-
-from toolkit.drawings import DRAWINGS
+# Pillow only where pictures are read or drawn: each verb that plans wants their folder's labels, if anything.
 from toolkit.errors import InputError
 from toolkit.ui.words import counted
 
@@ -24,6 +22,8 @@ def draw_samples(folder: Path) -> list[tuple[str, int]]:
 
     The bytes are the same each time for one version of Pillow: JPEG of quality 92, and some PNG.
     """
+    from toolkit.drawings import DRAWINGS
+
     folder.mkdir(parents=True, exist_ok=True)
     samples = [(name, label) for label, (name, _) in enumerate(DRAWINGS)]
     for name, draw in DRAWINGS:
@@ -101,6 +101,8 @@ def check_picture_folder(folder: Path) -> list[Path]:
 
 def _unreadable(path: Path) -> str | None:
     """Why Pillow cannot decode a picture; None where it can."""
+    from PIL import Image
+
     try:
         with Image.open(path) as opened:
             opened.load()
@@ -111,6 +113,8 @@ def _unreadable(path: Path) -> str | None:
 
 def why_unreadable(error: Exception) -> str:
     """What went wrong with a picture, on one line; Pillow's own words for what is none name files of ours."""
+    from PIL import UnidentifiedImageError
+
     return "not a picture" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split()) or repr(error)
 
 
@@ -120,6 +124,8 @@ def write_contact_sheet(paths: Sequence[Path], out: Path, *, columns: int = 5, s
     What can't be read gets a grey field. The format follows ``out``'s extension. Raises :class:`InputError`
     where there are no pictures at all.
     """
+    from PIL import Image, ImageDraw, ImageFont
+
     if not paths:
         raise InputError(f"{out}: no pictures for a contact sheet")
     columns = min(columns, len(paths))

@@ -9,7 +9,7 @@ from learning import Trained, digits_recipe, digits_spec, shipped
 
 from toolkit.learn import data, training_job
 from toolkit.learn.layout import read_split, write_classes, write_records
-from toolkit.learn.settings import DataSettings, ModelSettings, from_json
+from toolkit.learn.settings import DIGIT_NAMES, DataSettings, ModelSettings, from_json
 from toolkit.ui.events import Event, ignore
 
 
@@ -46,5 +46,5 @@ def few(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, name, count in (("train", "data_batch_1.bin", 480), ("test", "test_batch.bin", 64)):
         images, labels = read_split(digits, split)
         write_records(out / name, images[:count], labels[:count])
-    write_classes(out, data.digits.NAMES)
+    write_classes(out, DIGIT_NAMES)
     return out

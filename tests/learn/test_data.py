@@ -29,7 +29,7 @@ from toolkit.learn.layout import (
     write_classes,
     write_records,
 )
-from toolkit.learn.settings import DataKind, DataSettings, from_json
+from toolkit.learn.settings import CIFAR10_NAMES, DIGIT_NAMES, DataKind, DataSettings, class_names, from_json
 from toolkit.ui.events import ignore
 
 CIFAR10 = from_json(DataSettings, shipped("data", "cifar10"))
@@ -141,7 +141,7 @@ def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
     noise[:, 0] = np.arange(10_000) % 10
     for name in CIFAR10_FILES:
         (folder / name).write_bytes(noise.tobytes())
-    write_classes(folder, data.CIFAR10_NAMES)
+    write_classes(folder, CIFAR10_NAMES)
     return parent
 
 
@@ -159,7 +159,7 @@ def linked(full_size: Path, tmp_path: Path) -> Path:
 def test_a_whole_folder_or_its_parent_is_taken(full_size: Path, tmp_path: Path, below: str) -> None:
     settings = from_json(DataSettings, {**shipped("data", "cifar10"), "root": str(full_size / below)})
     prepared = data.prepare(settings, tmp_path / "out", ignore, tmp_path / "cache")
-    assert (prepared.train, prepared.test, prepared.classes) == (50_000, 10_000, data.CIFAR10_NAMES)
+    assert (prepared.train, prepared.test, prepared.classes) == (50_000, 10_000, CIFAR10_NAMES)
     assert contents(tmp_path / "out") == contents(full_size / "cifar-10-batches-bin")
 
 
@@ -276,7 +276,7 @@ def test_samples_are_held_out_pictures_two_of_each_class(digits: Path, tmp_path:
 
 def test_samples_are_the_same_every_time_and_no_more_than_there_are(digits: Path, tmp_path: Path) -> None:
     write_records(tmp_path / "test_batch.bin", *(part[:7] for part in read_split(digits, "test")))
-    write_classes(tmp_path, data.digits.NAMES)
+    write_classes(tmp_path, DIGIT_NAMES)
     first = data.sample_pictures(DataSettings(), tmp_path, tmp_path / "out", 20)
     before = {path.name: path.read_bytes() for path in first}
     assert len(first) == 7
@@ -286,5 +286,5 @@ def test_samples_are_the_same_every_time_and_no_more_than_there_are(digits: Path
 
 
 def test_class_names_are_the_datasets_own(digits: Path) -> None:
-    assert data.class_names(DataSettings()) == tuple((digits / "batches.meta.txt").read_text().split())
-    assert data.class_names(CIFAR10)[3] == "cat"
+    assert class_names(DataSettings()) == tuple((digits / "batches.meta.txt").read_text().split())
+    assert class_names(CIFAR10)[3] == "cat"

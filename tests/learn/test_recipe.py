@@ -14,9 +14,8 @@ import pytest
 from learning import STEP, digits_spec
 
 from toolkit.learn import training_job
-from toolkit.learn.data import digits as digits_of
 from toolkit.learn.layout import read_split, write_classes, write_records
-from toolkit.learn.settings import DataSettings, ModelSettings
+from toolkit.learn.settings import DIGIT_NAMES, DataSettings, ModelSettings
 from toolkit.ui.events import ignore
 
 pytestmark = pytest.mark.learn
@@ -63,7 +62,7 @@ def test_two_workers_take_the_step_of_their_mean_gradient(digits: Path, tmp_path
     for split, name, count in (("train", "data_batch_1.bin", 32), ("test", "test_batch.bin", 10)):
         images, labels = read_split(digits, split)
         write_records(data / name, images[:count], labels[:count])
-    write_classes(data, digits_of.NAMES)
+    write_classes(data, DIGIT_NAMES)
     settings = dataclasses.replace(STEP, workers=2)
     out = tmp_path / "out"
     report = training_job.train(

@@ -7,9 +7,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.cloud.obs import Bucket
 from toolkit.cloud.settings import BUCKET, ObsSettings
-from toolkit.cloud.transfer import download, download_folder, place
 from toolkit.errors import CloudError, ConfigError
 from toolkit.ui.events import Emit, ignore
 
@@ -41,6 +39,10 @@ def localise(where: str, cache: Path, obs: ObsSettings, emit: Emit = ignore) -> 
     """
     if not is_url(where):
         return Path(where).expanduser()
+    # Every call looks for such addresses, and hardly any has one.
+    from toolkit.cloud.obs import Bucket
+    from toolkit.cloud.transfer import download, download_folder, place
+
     name, key = split(where)
     with Bucket(obs, name) as bucket:
         item = None if key.endswith("/") else bucket.head(key)

@@ -7,13 +7,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import InputError
 from toolkit.remote.text import plain
 from toolkit.ui.words import counted
+
+if TYPE_CHECKING:
+    # Most verbs never compare: boards that run the release already are left alone.
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ def compare(
     together than twice the tolerance. A picture for which the reference has an answer and the board an error
     is a disagreement. ``min_agreement``: share (0..1) of compared pictures whose best class must not
     differ. None: not looked at."""
+    import numpy as np
+
     answers = {str(item["picture"]): item for item in results}
     largest, worst, cosine = 0.0, "", 1.0
     compared = right = labelled = 0
@@ -164,6 +168,8 @@ def compare(
 
 def _cosine(got: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> float:
     """Cosine of two vectors; vectors of zeros are like each other and like nothing else."""
+    import numpy as np
+
     length = float(np.linalg.norm(got)) * float(np.linalg.norm(wanted))
     if length == 0.0 or not np.isfinite(length):
         return 1.0 if np.array_equal(got, wanted) else 0.0

@@ -33,9 +33,6 @@ from toolkit.learn.settings import DataKind, DataSettings
 from toolkit.ui.events import Emit, Event
 
 FOLDER = "cifar-10-batches-bin"
-CIFAR10_NAMES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
 LABELS = "labels.csv"
 
 
@@ -49,11 +46,6 @@ class Prepared:
 
     def __str__(self) -> str:
         return f"{self.train:,} pictures to train with, {self.test:,} held out, {len(self.classes)} classes"
-
-
-def class_names(settings: DataSettings) -> tuple[str, ...]:
-    """Return the names of the classes in the order of their labels. Pure: reads no file."""
-    return digits.NAMES if settings.kind is DataKind.digits else CIFAR10_NAMES
 
 
 def prepare(settings: DataSettings, out: Path, emit: Emit, cache: Path) -> Prepared:

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from toolkit.learn.layout import SIDE, TEST, Images, Labels, write_classes, write_records
-
-NAMES = tuple(str(digit) for digit in range(10))
+from toolkit.learn.settings import DIGIT_NAMES
 
 
 def enlarged() -> tuple[Images, Labels]:
@@ -53,4 +52,4 @@ def write(out: Path, fraction: float, seed: int) -> None:
     test = held_out(labels, fraction, seed)
     write_records(out / "data_batch_1.bin", images[~test], labels[~test])
     write_records(out / TEST, images[test], labels[test])
-    write_classes(out, NAMES)
+    write_classes(out, DIGIT_NAMES)

@@ -8,13 +8,15 @@ import json
 import math
 import os
 from importlib import metadata
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from toolkit.learn.settings import Decay, ModelSettings, TrainSettings, to_json
 from toolkit.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    # A plan wants the digest and no learning rates.
+    import numpy as np
+    import numpy.typing as npt
 
 
 def learning_rates(settings: TrainSettings, steps_per_epoch: int) -> npt.NDArray[np.float32]:
@@ -23,6 +25,8 @@ def learning_rates(settings: TrainSettings, steps_per_epoch: int) -> npt.NDArray
     Linear from ``lr_init`` to ``lr_max`` over the warm-up, then ``decay``. ``poly`` is
     ``lr_max * (1 - (i - w) / (T - w))**2`` (mindspore-ai/models official/cv/ResNet/src/lr_generator.py).
     """
+    import numpy as np
+
     total = settings.epochs * steps_per_epoch
     warmup = min(settings.warmup_epochs * steps_per_epoch, total)
     rates = np.empty(total, np.float64)

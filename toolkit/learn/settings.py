@@ -21,6 +21,12 @@ class DataKind(str, Enum):
     """the real CIFAR-10, from a folder of the user's or downloaded"""
 
 
+CIFAR10_NAMES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+DIGIT_NAMES = tuple(str(digit) for digit in range(10))
+
+
 class Decay(str, Enum):
     """How the learning rate falls after the warm-up."""
 
@@ -115,6 +121,11 @@ class DataSettings:
     """seconds of silence after which a download is cut and taken up again"""
     attempts: int = 5
     """how many times in a row a download may get nowhere"""
+
+
+def class_names(settings: DataSettings) -> tuple[str, ...]:
+    """Return the names of the classes in the order of their labels. Pure: reads no file."""
+    return DIGIT_NAMES if settings.kind is DataKind.digits else CIFAR10_NAMES
 
 
 @dataclass
