@@ -325,7 +325,7 @@ class BoardAgent:
             # What the board rebuilt from its old content was wrong, so that is not what it should be.
             missing, found = lack, {}
         raise BoardRefused(
-            f"{self.address.name}: {counted(len(missing), 'file')} came damaged to the board each time",
+            f"{self.address.name}: {counted(len(missing), 'file')} damaged on the board each time, however often sent",
             cause="agent-failed",
             host=self.address.name,
             hint="the board's card or memory is failing",
