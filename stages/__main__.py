@@ -95,7 +95,15 @@ exit codes
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    sys.exit(run(arguments))
+    code = run(arguments)
+    sys.unraisablehook = _at_the_end
+    sys.exit(code)
+
+
+def _at_the_end(problem: Any) -> None:
+    """Ctrl-C while Python waits for the last threads, of boards whose lines were just cut: no words are needed."""
+    if problem.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(problem)
 
 
 def run(arguments: list[str]) -> int:

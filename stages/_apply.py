@@ -37,7 +37,7 @@ from toolkit.cann.environment import converter_script, environment_script
 from toolkit.config.schema import Config, GateSettings
 from toolkit.errors import ConfigError, DeployError, Interrupted
 from toolkit.fleet import journal
-from toolkit.fleet.job import BoardJob
+from toolkit.fleet.job import BoardJob, despite_ctrl_c
 from toolkit.fleet.journal import RunFolder
 from toolkit.fleet.outcome import Outcome, exit_code, held_before
 from toolkit.fleet.plan import Plan
@@ -251,7 +251,7 @@ def _ask_for_one(invocation: Invocation, targets: Sequence[Target], places: Plac
             found[outcome.board] = outcome
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        lines.close()
+        despite_ctrl_c(lines.close)
     return [found[place.name] for place in everyone]
 
 

@@ -33,6 +33,7 @@ def asker(invocation: Invocation, stop: threading.Event) -> Callable[[str], bool
     ``stop``."""
 
     def question(text: str) -> bool:
+        listener = signal.set_wakeup_fd(-1)  # the rollout's (toolkit.fleet.engine): it would hear this Ctrl-C, too
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return ask(invocation, text)
@@ -41,6 +42,7 @@ def asker(invocation: Invocation, stop: threading.Event) -> Callable[[str], bool
             return False
         finally:
             signal.signal(signal.SIGINT, before)
+            signal.set_wakeup_fd(listener)
 
     return question
 

@@ -23,6 +23,7 @@ from stages._invocation import Invocation
 from toolkit import paths
 from toolkit.errors import BoardRefused, DeployError, Interrupted, LineLost, RemoteError, Unreachable, UsageError
 from toolkit.fleet import journal
+from toolkit.fleet.job import despite_ctrl_c
 from toolkit.fleet.journal import RunFolder
 from toolkit.inventory import Board
 from toolkit.remote.address import Address
@@ -142,9 +143,17 @@ def each(
 
     ``keep`` gets each answer as soon as there is one, in the worker's thread; after Ctrl-C those of the boards that
     were cut and of those that had not begun, too."""
+    turn, begun = threading.Lock(), set[str]()
     stopped = threading.Event()
 
+    def not_begun(place: Place) -> Answer[T]:
+        return Answer(place, None, Interrupted(f"{place.name}: not begun: interrupted"), begun=False)
+
     def guarded(place: Place) -> Answer[T]:
+        with turn:
+            if stopped.is_set():
+                return not_begun(place)
+            begun.add(place.name)
         try:
             answer = Answer(place, work(place))
         except DeployError as error:
@@ -154,19 +163,23 @@ def each(
         keep(answer)
         return answer
 
+    def end() -> None:
+        with turn:
+            stopped.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        cut()
+        for place in places:
+            if place.name not in begun:
+                keep(not_begun(place))
+
     answers: dict[str, Answer[T]] = {}
     pool = ThreadPoolExecutor(max(1, min(invocation.config.engine.workers, len(places))), "board")
-    futures = {pool.submit(guarded, place): place for place in places}
     try:
-        for future in as_completed(futures):
+        for future in as_completed([pool.submit(guarded, place) for place in places]):
             answer = future.result()
             answers[answer.name] = answer
     except BaseException:
-        stopped.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-        cut()
-        for place in (place for future, place in futures.items() if future.cancelled()):
-            keep(Answer(place, None, Interrupted(f"{place.name}: not begun: interrupted"), begun=False))
+        despite_ctrl_c(end)
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -7,13 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from stages._boards import each
 from tests.commands.conftest import BOARDS, Fleet
 from tests.e2e.conftest import environment
 from tests.e2e.test_interruptions import processes_of
+from toolkit.errors import LineLost
 from toolkit.fleet.receipts import check
 
 
@@ -46,3 +52,64 @@ def test_bench_in_the_middle(own_fleet: Fleet) -> None:
     outcomes = [line for line in (run / "journal.jsonl").read_text().splitlines() if '"outcome"' in line]
     assert len(outcomes) == 3
     assert check(own_fleet.home) == []
+
+
+def test_again_while_the_lines_are_cut() -> None:
+    """The rest of them are cut all the same, and each board has its record."""
+    boards: list[Any] = [SimpleNamespace(name=f"b-{number}") for number in range(4)]
+    ended = {board.name: threading.Event() for board in boards}
+    hang = threading.Barrier(3, timeout=20)
+    cut: list[str] = []
+    kept: dict[str, Any] = {}
+
+    def work(board: Any) -> None:
+        if board.name == "b-2":
+            hang.wait()
+            signal.raise_signal(signal.SIGINT)
+            return  # which wakes the main thread
+        if board.name != "b-3":
+            hang.wait()
+        ended[board.name].wait(20)
+        raise LineLost(f"{board.name}: cut", cause="closed", host=board.name)
+
+    def cut_all() -> None:
+        for name, event in ended.items():
+            cut.append(name)
+            event.set()
+            if len(cut) == 1:
+                signal.raise_signal(signal.SIGINT)
+
+    invocation: Any = SimpleNamespace(config=SimpleNamespace(engine=SimpleNamespace(workers=3)))
+    with pytest.raises(KeyboardInterrupt):
+        each(invocation, boards, work, cut_all, lambda answer: kept.update({answer.name: answer.failure()}))
+    assert cut == list(ended)
+    assert kept.keys() == ended.keys()
+    assert {name: told.get("cause") for name, told in kept.items()} == {
+        name: None if name == "b-2" else "interrupted" for name in ended
+    }
+
+
+def test_while_the_first_boards_are_asked_and_the_last_are_not_yet() -> None:
+    begun, cut, kept = threading.Event(), threading.Event(), {}
+
+    class Pressing(list[Any]):
+        """Ctrl-C comes when half of them have been handed over, the first time that somebody goes through them."""
+
+        def __iter__(self) -> Iterator[Any]:
+            for number, board in enumerate(super().__iter__()):
+                if number == 2 and not cut.is_set():
+                    assert begun.wait(20)
+                    signal.raise_signal(signal.SIGINT)
+                yield board
+
+    def work(board: Any) -> None:
+        begun.set()
+        cut.wait(20)
+        raise LineLost(f"{board.name}: cut", cause="closed", host=board.name)
+
+    invocation: Any = SimpleNamespace(config=SimpleNamespace(engine=SimpleNamespace(workers=1)))
+    boards = Pressing(SimpleNamespace(name=f"b-{number}") for number in range(4))
+    with pytest.raises(KeyboardInterrupt):
+        each(invocation, boards, work, cut.set, lambda answer: kept.update({answer.name: answer.failure()["status"]}))
+    assert cut.is_set()
+    assert kept == {"b-0": "failed", "b-1": "skipped", "b-2": "skipped", "b-3": "skipped"}

@@ -17,7 +17,8 @@ from fleet_boards import Fleet, Made, answers, make_release, of_status
 
 from stages import _registry
 from toolkit.config.schema import GateSettings, RolloutSettings, VerifySettings
-from toolkit.fleet.job import cut_all_lines, deploy_board, revert_board
+from toolkit.fleet.engine import interruptible, run_jobs
+from toolkit.fleet.job import BoardJob, cut_all_lines, deploy_board, revert_board
 from toolkit.fleet.outcome import Outcome, exit_code, held_before
 from toolkit.fleet.plan import Permits
 from toolkit.remote.agent import BoardAgent
@@ -245,6 +246,34 @@ class Presser:
                         assert told.wait_for(lambda wanted=number: len(self.heard) > wanted, 30)
 
         monkeypatch.setattr(fleet, "emit", press)
+
+
+@pytest.mark.timeout(30)
+def test_ctrl_c_at_the_moment_when_the_event_is_locked() -> None:
+    """By the very thread that is interrupted, as in the pause between two waves: its handler must not wait for it."""
+    stop = threading.Event()
+    with interruptible(stop, lambda event: None) as cut:
+        for event in (stop, cut):
+            with event._cond:  # type: ignore[attr-defined]
+                signal.raise_signal(signal.SIGINT)
+            assert event.wait(20)
+
+
+def test_ctrl_c_is_heard_while_the_main_thread_waits(fleet: Fleet, old: Made) -> None:
+    """A signal that comes just before the main thread waits does not wake it: as one that another thread gets."""
+    stop, heard = threading.Event(), []
+
+    def work(job: BoardJob) -> Outcome:
+        time.sleep(0.2)  # the main thread waits by now
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        heard.append(stop.wait(10))
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        heard.append(cut.wait(10))
+        return Outcome(job.board, "ok")
+
+    with interruptible(stop, lambda event: None) as cut:
+        assert len(list(run_jobs([fleet.job("b-0", old, "first")], work, 1, stop))) == 1
+    assert heard == [True, True]
 
 
 @pytest.mark.parametrize("times", [1, 2])

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from fleet_boards import APP, Fleet
 
+from toolkit.fleet.job import Held
 from toolkit.fleet.survey import Probe, survey
 from toolkit.remote.address import Address, Limits
 from toolkit.ui.events import ignore
@@ -32,7 +33,20 @@ def alive(pids: list[int]) -> list[psutil.Process]:
     return psutil.wait_procs(processes, timeout=20)[1]
 
 
-def test_ctrl_c_does_not_wait_for_boards_that_hang(tmp_path: Path) -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_ctrl_c_does_not_wait_for_boards_that_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Nor does a second one, while the lines are cut, leave the rest of them as they are."""
+    close, closed = Held.close, []
+
+    def close_and_press(line: Held) -> None:
+        close(line)
+        closed.append(line)
+        if again and len(closed) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Held, "close", close_and_press)
     fleet = Fleet(tmp_path / "boards", 5)
     hanging = ["b-1", "b-2"]
     for name in fleet.names[1:]:

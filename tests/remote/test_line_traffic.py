@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import socket
 import threading
 import time
@@ -305,6 +307,111 @@ def test_a_descriptor_is_not_given_up_while_a_thread_waits_on_it(
     assert all(open_when_joined)
     assert wire._stream.fileno() == -1
     assert not threading.Thread.is_alive(transport)
+
+
+def test_a_descriptor_is_not_given_up_while_a_thread_sends() -> None:
+    """The job's own thread sends, another one closes the line: Ctrl-C does that, and no thread of ours is joined."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Held(socket.socket):
+        def send(self, data: object, flags: int = 0) -> int:
+            entered.set()
+            assert go_on.wait(20)
+            return super().send(data, flags)  # type: ignore[arg-type]
+
+    near, far = socket.socketpair()
+    with far, Held(fileno=near.detach()) as stream:
+        wire = Wire(stream, Guard("board-1", Limits(), lambda: None))
+        sender = threading.Thread(target=push, args=(wire,))
+        sender.start()
+        assert entered.wait(20)
+        wire.close()
+        wire.release()
+        assert stream.fileno() >= 0
+        go_on.set()
+        sender.join(20)
+        assert stream.fileno() == -1
+        assert isinstance(wire.error, BrokenPipeError)
+
+
+def push(wire: Wire) -> None:
+    with contextlib.suppress(OSError):
+        wire.send(b"x")
+
+
+def test_a_local_line_is_not_closed_under_a_thread_that_waits(limits: Limits) -> None:
+    """What it waits on gets another owner at once, as where many boards' lines are opened and closed."""
+    # Its output stays open for a moment after its input has ended.
+    line = open_line(Address("here", "local", client="local"), limits, "cat; sleep 0.5")
+    process = line._process  # type: ignore[attr-defined]
+    quiet, caught = os.pipe(), []
+
+    def wait() -> None:
+        try:
+            line.recv(1)
+        except LineLost as error:
+            caught.append(error.cause)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    thread.join(0.3)
+    reused = [process.stdout.fileno(), process.stderr.fileno()]
+    for stream, number in zip((process.stdout, process.stderr), reused, strict=True):
+        stream.close = lambda number=number: os.dup2(quiet[0], number)
+    try:
+        line.close()
+        thread.join(10)
+        assert caught == ["closed"]
+    finally:
+        for number in (*quiet, *reused):
+            os.close(number)
+        thread.join(60)
+
+
+def test_a_local_line_whose_descriptors_have_large_numbers(limits: Limits) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip("this machine does not allow as many")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with opened(Address("here", "local", client="local"), limits, "cat") as line:
+            line.send(b"x")
+            assert line.recv(1) == b"x"
+    finally:
+        for number in taken:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@clients
+def test_a_step_that_is_late_at_the_very_moment_when_it_is_done(
+    client: str, board: Callable[..., Address], limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, asked = Guard.ready, []
+
+    def look_first(guard: Guard) -> None:
+        assert guard._step is not None
+        asked.append(guard._step[1]().cause)  # as the watchdog does
+        ready(guard)
+
+    monkeypatch.setattr(Guard, "ready", look_first)
+    with opened(board(client=client), limits, "true"):
+        assert asked == ["channel-timeout"]
+
+
+def test_the_log_of_ssh_ends_in_one_thread_while_another_looks(board: Callable[..., Address], limits: Limits) -> None:
+    class Vanishing(dict[str, int]):
+        def __contains__(self, key: object) -> bool:
+            there = super().__contains__(key)
+            if key == "log" and there:
+                os.close(self.pop("log"))
+            return there
+
+    with opened(board(client="openssh"), limits, "cat") as line:
+        line.send(b"x")
+        line._fds = Vanishing(line._fds)  # type: ignore[attr-defined]
+        assert line.recv(1) == b"x"
 
 
 @clients

@@ -96,6 +96,21 @@ def test_silence_of_many_callers_ends_with_the_last() -> None:
     victim.guard.close()
 
 
+def test_a_defect_of_one_line_leaves_the_others_watched() -> None:
+    def broken() -> RemoteError:
+        raise KeyError("no such step")
+
+    one, other = Victim("one", Limits()), Victim("other", Limits())
+    one.guard.begin(0.05, broken)
+    other.guard.begin(0.3, other.late)
+    assert one.ended.wait(20)
+    assert "one: " in str(one.guard.fate)
+    assert "KeyError" in str(one.guard.fate)
+    assert other.ended.wait(20)
+    for victim in (one, other):
+        victim.guard.close()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_has_a_watchdog_of_its_own() -> None:
     parent = Victim("parent", Limits())

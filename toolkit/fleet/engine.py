@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from types import FrameType
 
 from toolkit.fleet.job import BoardJob, cut_all_lines
 from toolkit.fleet.outcome import Outcome
@@ -61,20 +61,30 @@ def interruptible(stop: threading.Event, emit: Emit) -> Iterator[threading.Event
         return
 
     def tell(text: str) -> None:
-        # Whom the signal interrupted may hold the renderer's or the journal's lock.
+        # What reads the signals must not wait for the renderer or the journal.
         threading.Thread(target=emit, args=(Event("warning", text),), daemon=True).start()
 
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            cut.set()
-            tell("stopping now: running boards keep or get back what they had")
-            threading.Thread(target=cut_all_lines, daemon=True).start()
-        else:
-            stop.set()
-            tell("interrupted: running boards finish or are put back, no new ones; again to stop now")
+    def listen() -> None:
+        while numbers := ours.recv(64):
+            for _ in range(numbers.count(signal.SIGINT)):
+                if stop.is_set():
+                    cut.set()
+                    tell("stopping now: running boards keep or get back what they had")
+                    threading.Thread(target=cut_all_lines, daemon=True).start()
+                else:
+                    stop.set()
+                    tell("interrupted: running boards finish or are put back, no new ones; again to stop now")
 
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
+    # Not in the signal's handler. Python calls that in the main thread, which waits for boards: a signal that comes
+    # just before it waits is not heard until a board ends. And the main thread may hold the lock of an event.
+    with contextlib.ExitStack() as stack:
+        ours, theirs = socket.socketpair()
+        stack.enter_context(ours)
+        listener = threading.Thread(target=listen, name="ctrl-c", daemon=True)
+        listener.start()
+        stack.callback(listener.join)
+        stack.enter_context(theirs)
+        theirs.setblocking(False)
+        stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False))
+        stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, lambda number, frame: None))
         yield cut
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -362,6 +363,15 @@ def cut_all_lines() -> None:
         agents = list(_running)
     for agent in agents:
         agent.close()
+
+
+def despite_ctrl_c(call: Callable[[], None]) -> None:
+    """``call()``, to its end even where somebody presses Ctrl-C again: that ends the waiting for it, at most."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        pool.submit(call).result()
+    finally:
+        pool.shutdown(wait=False)
 
 
 def attend(

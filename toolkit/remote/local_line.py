@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -13,6 +14,9 @@ import time
 from toolkit.errors import LineLost, Unreachable
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.line import Tail
+
+# How often a waiting caller looks whether the line was closed.
+_LOOK = 0.2
 
 
 class LocalLine:
@@ -33,6 +37,10 @@ class LocalLine:
         self._in, self._out = process.stdout.fileno(), process.stdin.fileno()
         self._err = process.stderr.fileno()
         os.set_blocking(self._out, False)
+        os.set_blocking(self._err, False)
+        # Sending, receiving and closing may happen in different threads: a descriptor is closed when nobody waits on
+        # it. Its number goes to whoever opens something next, and the kernel would let the thread wait on that.
+        self._sending, self._receiving, self._closing = threading.Lock(), threading.Lock(), threading.Lock()
         self._tail = Tail()
         self._closed = threading.Event()
         self._err_open = True
@@ -40,28 +48,27 @@ class LocalLine:
     def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``; see :class:`toolkit.remote.line.Line`."""
         view = memoryview(data)
-        while view:
-            self._wait(self._out, writing=True)
-            try:
-                count = os.write(self._out, view[: 1 << 16])
-            except BlockingIOError:
-                continue
-            except OSError as problem:
-                raise self._lost("closed", "the far side stopped listening") from problem
-            self.sent += count
-            view = view[count:]
+        with self._sending:
+            while view:
+                self._wait(self._out, writing=True)
+                try:
+                    count = os.write(self._out, view[: 1 << 16])
+                except BlockingIOError:
+                    continue
+                except OSError as problem:
+                    raise self._lost("closed", "the far side stopped listening") from problem
+                self.sent += count
+                view = view[count:]
 
     def recv(self, size: int) -> bytes:
         """Return 1 to ``size`` bytes, or ``b""``; see :class:`toolkit.remote.line.Line`."""
-        self._wait(self._in, writing=False)
-        try:
+        with self._receiving:
+            self._wait(self._in, writing=False)
             data = os.read(self._in, size)
-        except OSError as problem:
-            raise self._lost("closed", "the line was closed") from problem
-        if not data:
-            self._drain()
-        self.received += len(data)
-        return data
+            if not data:
+                self._drain()
+            self.received += len(data)
+            return data
 
     def _wait(self, handle: int, *, writing: bool) -> None:
         """Until ``handle`` is ready; reads the far side's stderr meanwhile, so that it never blocks on it."""
@@ -74,30 +81,32 @@ class LocalLine:
                 raise self._lost("board-deadline", f"it took longer than {self._limits.board:g} s in all")
             if now >= silent:
                 raise self._lost("silence", f"nothing moved for {self._limits.silence:g} s")
-            reading = ([] if writing else [handle]) + ([self._err] if self._err_open else [])
-            timeout = min(silent, self._end) - now
-            try:
-                ready, writable, _ = select.select(reading, [handle] if writing else [], [], timeout)
-            except (OSError, ValueError) as problem:
-                raise self._lost("closed", "the line was closed") from problem
+            ready = self._poll(handle, writing, min(silent - now, self._end - now, _LOOK))
             if self._err in ready:
                 self._read_stderr()
-            if handle in ready or handle in writable:
+            if handle in ready:
                 return
+
+    def _poll(self, handle: int, writing: bool, timeout: float) -> set[int]:
+        poll = select.poll()  # select() knows no numbers above 1023
+        if self._err_open:
+            poll.register(self._err, select.POLLIN)
+        if handle != self._err:
+            poll.register(handle, select.POLLOUT if writing else select.POLLIN)
+        return {number for number, _ in poll.poll(math.ceil(timeout * 1000))}
 
     def _read_stderr(self) -> None:
         try:
             data = os.read(self._err, 65536)
-        except OSError as problem:  # closed by another thread, as Ctrl-C does
-            raise self._lost("closed", "the line was closed") from problem
+        except BlockingIOError:  # who sends was quicker than who receives
+            return
         self._tail.feed(data)
         self._err_open = bool(data)
 
     def _drain(self) -> None:
         """After the end: what stderr still holds."""
-        with contextlib.suppress(LineLost, OSError, ValueError):
-            while self._err_open and select.select([self._err], [], [], 0.2)[0]:
-                self._read_stderr()
+        while self._err_open and not self._closed.is_set() and self._poll(self._err, False, _LOOK):
+            self._read_stderr()
 
     def _lost(self, cause: str, why: str) -> LineLost:
         return LineLost(f"{self._name}: {why}", cause=cause, host=self._name, detail=str(self._tail))
@@ -108,14 +117,15 @@ class LocalLine:
 
     def close(self) -> None:
         """Close the pipes; an agent that does not leave by itself within 2 s is killed with its group."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        streams = (self._process.stdin, self._process.stdout, self._process.stderr)
-        for stream in streams:
-            with contextlib.suppress(OSError):
-                if stream:
-                    stream.close()
+        with self._closing:
+            if self._closed.is_set():
+                return
+            self._closed.set()
+        with self._sending, self._receiving:
+            for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+                with contextlib.suppress(OSError):
+                    if stream:
+                        stream.close()
         try:
             self._process.wait(2)
         except subprocess.TimeoutExpired:

@@ -21,6 +21,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 
 from toolkit.errors import ConfigError, LineLost, RemoteError, Unreachable
@@ -242,7 +243,7 @@ class OpensshLine:
         while self._state != _READY:
             if self._state != begun:
                 begun = self._state
-                self._guard.begin(times[begun], self._late)
+                self._guard.begin(times[begun], partial(self._late, begun))
             if not self._wait("log"):
                 raise self._guard.fate or self._refused()
         self.channels += 1
@@ -256,10 +257,11 @@ class OpensshLine:
         while True:
             self._guard.check()
             poll = select.poll()
-            fd = self._fds.get(name)
+            fds = dict(self._fds)  # who sends may take one away while who receives looks
+            fd = fds.get(name)
             for key in ("err", "log"):
-                if key in self._fds:
-                    poll.register(self._fds[key], select.POLLIN)
+                if key in fds:
+                    poll.register(fds[key], select.POLLIN)
             if fd is not None:
                 poll.register(fd, select.POLLOUT if writing else select.POLLIN)
             # The watchdog ends the process, and that wakes us; the second is for a child that keeps a pipe.
@@ -298,11 +300,12 @@ class OpensshLine:
 
     # ---- what went wrong
 
-    def _at_jump(self) -> bool:
-        """Is the way to the board, which another ssh makes, all that there is as yet?"""
-        return self._state == _GREETING and b"Executing proxy command" in self._log
+    def _at_jump(self, state: int) -> bool:
+        """Is the way to the board, which another ssh makes, all that there is in this state?"""
+        return state == _GREETING and b"Executing proxy command" in self._log
 
-    def _late(self) -> Unreachable:
+    def _late(self, state: int) -> Unreachable:
+        """The step ``state`` took too long. Called by the watchdog: the connection may be further by now."""
         limits, name = self._limits, self._address.name
         where = f"{self._address.host}:{self._address.port}"
         cause, message = {
@@ -311,8 +314,8 @@ class OpensshLine:
             _KEX: ("kex-failed", f"key exchange with {where} not done within {limits.banner:g} s"),
             _LOGIN: ("auth-timeout", f"{where} did not answer the login within {limits.auth:g} s"),
             _CHANNEL: ("channel-timeout", f"the server opened no channel within {limits.channel:g} s"),
-        }[self._state]
-        if self._at_jump():
+        }[state]
+        if self._at_jump(state):
             return Unreachable(
                 f"{name}: {where} sent no SSH banner through the jump host within {limits.banner:g} s",
                 cause=cause,
@@ -349,7 +352,7 @@ class OpensshLine:
                 cause, hint = known, advice
                 last = next((line for line in said.splitlines() if re.search(pattern, line)), last)
                 break
-        if self._at_jump() and not re.search("open failed|forwarding failed", said):
+        if self._at_jump(self._state) and not re.search("open failed|forwarding failed", said):
             hint, where = JUMP_HINTS.get(cause, hint), f"{where}: jump host"
         if cause == "key-unreadable" and self._address.key_file:
             hint = hint.replace("FILE", shlex.quote(self._address.key_file))

@@ -185,12 +185,22 @@ class Watchdog:
                     continue  # closed meanwhile, or a nearer look was pushed after this one
                 guard.scheduled = float("inf")
             # Outside the lock: condemning closes sockets.
-            when = guard.next_look(time.monotonic())
+            when = self._look(guard)
             with self._wake:
                 if when is None:
                     self._guards.discard(guard)
                 elif guard in self._guards and when < guard.scheduled:
                     self._push(when, guard)
+
+    @staticmethod
+    def _look(guard: Guard) -> float | None:
+        try:
+            return guard.next_look(time.monotonic())
+        except Exception as error:
+            # A defect of ours, met by one line: without this thread all the others would wait for ever.
+            told = f"a wait took too long; a defect of ascend-deploy: {type(error).__name__}: {error}"
+            guard.condemn(LineLost(f"{guard.name}: {told}", cause="closed", host=guard.name))
+            return None
 
     def _push(self, when: float, guard: Guard) -> None:
         """With the lock held."""

@@ -51,6 +51,9 @@ class Wire:
         self._stream = stream
         self._guard = guard
         self._closed = False  # the name that paramiko's stop_thread looks at
+        self._inside = 0  # threads in send() or recv()
+        self._released = False
+        self._lock = threading.Lock()
         self.sent = 0
         self.received = 0
         self.head = b""
@@ -58,10 +61,13 @@ class Wire:
         self.error: OSError | None = None
 
     def send(self, data: Any) -> int:
+        self._enter()
         try:
             count = self._stream.send(data)
         except OSError as error:
             raise self._broken(error) from None
+        finally:
+            self._leave()
         self.sent += count
         self._guard.moved = time.monotonic()
         return count
@@ -69,10 +75,13 @@ class Wire:
     def recv(self, size: int) -> bytes:
         if self._closed:
             return b""  # what still comes in is nobody's any more
+        self._enter()
         try:
             data = self._stream.recv(size)
         except OSError as error:
             raise self._broken(error) from None
+        finally:
+            self._leave()
         self.received += len(data)
         self._guard.moved = time.monotonic()
         if not self.greeted:
@@ -80,6 +89,20 @@ class Wire:
             if self.received > _GREETING_MAX:
                 raise EOFError
         return data
+
+    def _enter(self) -> None:
+        with self._lock:
+            self._inside += 1
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """With the lock held."""
+        if self._released and not self._inside and isinstance(self._stream, socket.socket):
+            self._stream.close()
 
     def _broken(self, error: OSError) -> OSError:
         """Note an error of the socket; a time-out of ours (no errno) is none, the kernel's ETIMEDOUT is."""
@@ -105,13 +128,14 @@ class Wire:
         # A jump host's channel is left alone: closing it would send a message, which can block. Its connection is
         # closed as well, and ends it.
         if isinstance(self._stream, socket.socket):
-            with contextlib.suppress(OSError):
+            with self._lock, contextlib.suppress(OSError):
                 self._stream.shutdown(socket.SHUT_RDWR)
 
     def release(self) -> None:
-        """Give the descriptor back. Nobody waits on it any more."""
-        if isinstance(self._stream, socket.socket):
-            self._stream.close()
+        """Give the descriptor back: at once where no thread is in recv() or send(), else when the last one leaves."""
+        with self._lock:
+            self._closed = self._released = True
+            self._give_up()
 
 
 def dial(host: str, port: int, guard: Guard, who: str) -> socket.socket:
