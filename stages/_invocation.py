@@ -8,16 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from toolkit.artefacts.lock import key_of
-from toolkit.config.schema import Config
-from toolkit.ui.console import Renderer
-
 if TYPE_CHECKING:
+    # The front end takes its flags from here, and --version should not wait for what only deploying needs.
     from omegaconf import DictConfig
+
+    from toolkit.config.schema import Config
+    from toolkit.ui.console import Renderer
 
 
 def split_boards(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """What Hydra can compose, and what it can't yet: ``board.…=`` where no profile is chosen by ``+board=``."""
+    from toolkit.artefacts.lock import key_of
+
     if any(key_of(item) == "board" for item in overrides):
         return list(overrides), []
     ours = [item for item in overrides if key_of(item).startswith("board.")]
@@ -30,6 +32,8 @@ _CHOOSING = ("board", "inventory", "hosts", "simulate", "app", "experiment", "ss
 
 def selection(invocation: Invocation, boards: Sequence[str] | None = None) -> str:
     """The words that chose the boards of the call, as a shell takes them; ``boards`` of them, by name."""
+    from toolkit.artefacts.lock import key_of
+
     words = [item for item in invocation.overrides if key_of(item).split(".")[0] in _CHOOSING]
     if boards is not None and invocation.config.inventory is not None:
         words = [item for item in words if key_of(item) != "hosts"] + [f"hosts={','.join(boards)}"]
@@ -43,6 +47,8 @@ def command_for(invocation: Invocation, verb: str, boards: Sequence[str] | None 
 
 def again(invocation: Invocation, verb: str, *more: str) -> str:
     """What to type for ``verb`` with all that was typed now."""
+    from toolkit.artefacts.lock import key_of
+
     kept = [item for item in invocation.overrides if key_of(item) not in ("plan", "out")]
     return shlex.join(["deploy", verb, *_config_dir(), *map(_unquoted, kept), *more])
 

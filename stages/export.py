@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.cann.model_file import check_model_file
-from toolkit.cloud import training as cloud_training
 from toolkit.config.schema import Config
 from toolkit.learn import training_job
 from toolkit.learn.settings import Where, to_json
@@ -65,6 +64,8 @@ def run(context: Context) -> Mapping[str, Any]:
         shutil.copyfile(given, context.out / f"model{given.suffix}")
         return {"summary": f"{given.name}, as it is"}
     if given is None and config.train.where is Where.modelarts:
+        from toolkit.cloud import training as cloud_training  # and with it OBS and ModelArts, which few plans want
+
         exported = cloud_training.exported(config, context.inputs["train"], context.out)
         if exported is not None:
             return exported

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from stages._training_host import training_host
-from toolkit.cloud import training as cloud_training
 from toolkit.config.schema import Config
 from toolkit.errors import UsageError
 from toolkit.learn import over_ssh, summaries, training_job
@@ -81,6 +80,8 @@ def _train(context: Context) -> dict[str, Any]:
     config, data = context.config, context.inputs.get("data")
     attach = bool(context.services.get("attach"))
     if config.train.where is Where.modelarts:
+        from toolkit.cloud import training as cloud_training  # and with it OBS and ModelArts, which few plans want
+
         return cloud_training.train(
             config, data, out=context.out, work=context.work, emit=context.emit, attach=attach
         )

@@ -28,7 +28,7 @@ HEAVY = {"numpy", "PIL", "mindspore", "sklearn", "onnx", "onnxruntime", "matplot
         (["--version"], 0, {"hydra", "omegaconf", "yaml", "paramiko"}),
         (["--help"], 0, {"hydra", "omegaconf", "yaml", "paramiko"}),
         (["--cfg", "job", "+board=200dk"], 0, {"paramiko", "fabric"}),
-        (["status", *NOBODY], 5, set()),
+        (["status", *NOBODY, "--json"], 5, {"rich"}),
         (["plan", *NOBODY], 0, set()),
         (["doctor", *NOBODY], 5, set()),
     ],

@@ -29,7 +29,7 @@ class ObsSettings:
     part_size: int = 9 * 2**20  # bytes of a part of a large object: 100 KiB … 5 GiB
     tasks: int = 6  # requests at once
     attempts: int = 4  # of one request
-    timeout: float = 60  # s of silence that end a request
+    timeout: float = 60.0  # s of silence that end a request
     pause: float = 0.5  # s before the second attempt, doubled each time
 
 
@@ -54,12 +54,12 @@ class ModelArtsSettings:
     environments: dict[str, str] = field(default_factory=dict)  # set in the job; never put a secret here
     requirements: list[str] = field(default_factory=list)  # what pip installs in the job before it starts
     max_hours: int = 24  # ModelArts stops the job after that by itself
-    poll: float = 10  # s between two looks at the job
-    connect: float = 10  # s
-    read: float = 60  # s of silence that end a request
-    queue: float = 6 * 3600  # s that a job may wait for resources before we stop watching
-    outage: float = 600  # s during which ModelArts may not answer before we stop watching
-    stop: float = 300  # s that cancelling may take
+    poll: float = 10.0  # s between two looks at the job
+    connect: float = 10.0  # s
+    read: float = 60.0  # s of silence that end a request
+    queue: float = 6 * 3600.0  # s that a job may wait for resources before we stop watching
+    outage: float = 600.0  # s during which ModelArts may not answer before we stop watching
+    stop: float = 300.0  # s that cancelling may take
 
 
 def problems(obs: ObsSettings, modelarts: ModelArtsSettings, cloud_training: bool) -> Iterator[str]:

@@ -191,7 +191,7 @@ class ConvertSettings:
     """Where and how long ATC runs."""
 
     host: str = "auto"
-    limit: float = 1800  # s
+    limit: float = 1800.0  # s
     cann_version: str | None = None  # of the machine that converts; None = what it says, simulated: the board's
 
 
@@ -202,7 +202,7 @@ class QuantiseSettings:
     kind: str = "none"  # none, amct
     pictures: int = 32  # to calibrate with
     config: str = ""  # AMCT's simplified configuration file
-    limit: float = 3600  # s
+    limit: float = 3600.0  # s
 
 
 @dataclass
@@ -211,7 +211,7 @@ class TuneSettings:
 
     kind: str = "none"  # none, aoe
     jobs: list[int] = field(default_factory=lambda: [1, 2])  # 1 subgraphs, 2 operators
-    limit: float = 36000  # s, each
+    limit: float = 36000.0  # s, each
 
 
 @dataclass
@@ -223,7 +223,7 @@ class InferSettings:
     mode: str = "folder"
     device: int = 0
     warmup: int = 1
-    limit: float = 600  # s
+    limit: float = 600.0  # s
 
 
 @dataclass
@@ -263,13 +263,13 @@ class BenchSettings:
 class LimitSettings:
     """How long each wait for a board may take, in seconds."""
 
-    connect: float = 10
-    banner: float = 10
-    auth: float = 15
-    channel: float = 10
-    silence: float = 30
-    command: float = 600
-    board: float = 1800
+    connect: float = 10.0
+    banner: float = 10.0
+    auth: float = 15.0
+    channel: float = 10.0
+    silence: float = 30.0
+    command: float = 600.0
+    board: float = 1800.0
 
 
 @dataclass
@@ -302,9 +302,9 @@ class RolloutSettings:
     gate: GateSettings = field(default_factory=GateSettings)  # over the boards of a wave, after it
     take_over: bool = False  # boards that run something which this program never put there
     break_lock: bool = False  # boards that somebody else is deploying to
-    retry_first: float = 5  # s before --until-done tries boards again that did not answer; doubles each time
-    retry_most: float = 300  # s
-    confirm_within: float = 60  # s
+    retry_first: float = 5.0  # s before --until-done tries boards again that did not answer; doubles each time
+    retry_most: float = 300.0  # s
+    confirm_within: float = 60.0  # s
     keep_releases: int = 3
 
 

@@ -1,7 +1,7 @@
 """From Hydra's composed config to plain dataclasses: the one place, besides the command line, that knows OmegaConf.
 
 Hydra lets ``+typo=1`` through even with a schema, and a missing value only shows when it is read. So the composed
-config is merged once more into the schema here: unknown keys, wrong types and missing values all end in one
+config is held against the schema once more here: unknown keys, wrong types and missing values all end in one
 :class:`~toolkit.errors.ConfigError` that lists every problem by its dotted key.
 """
 
@@ -11,8 +11,9 @@ import copy
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from functools import cache
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -87,9 +88,13 @@ def load(composed: DictConfig | Mapping[str, Any]) -> Config:
     tree = cast("dict[str, Any]", data)
     _rename(tree)
     problems: list[str] = []
-    merged = _merge_checked(tree, problems)
+    try:
+        config = cast(Config, _as_it_is(Config, tree))
+    except _NotAsItIs:
+        merged = _merge_checked(tree, problems)
+        if not problems:
+            config = cast(Config, OmegaConf.to_object(merged))
     if not problems:
-        config = cast(Config, OmegaConf.to_object(merged))
         problems = check(config)
         if not problems:
             return config
@@ -126,6 +131,43 @@ def _rename(tree: dict[str, Any]) -> None:
         node = tree.get(group)
         if isinstance(node, dict) and leaf in node:
             node[name.split(".")[1]] = node.pop(leaf)
+
+
+class _NotAsItIs(Exception):
+    """A value is not plainly what the schema says: OmegaConf converts it, or says what is wrong with it."""
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _as_it_is(kind: Any, value: Any) -> Any:
+    """``value`` as the schema's type ``kind``, where nothing has to be converted: nearly always.
+
+    OmegaConf's merging comes to the same and takes twenty times as long, a tenth of what ``deploy status`` takes.
+
+    :raises _NotAsItIs: it is for OmegaConf to judge.
+    """
+    given = type(value)
+    if given is dict and isinstance(kind, type) and is_dataclass(kind) and value.keys() <= _hints(kind).keys():
+        return kind(**{key: _as_it_is(_hints(kind)[key], item) for key, item in value.items()})
+    if given is list and (kind is Any or get_origin(kind) is list):
+        inner = Any if kind is Any else get_args(kind)[0]
+        return [_as_it_is(inner, item) for item in value]
+    if given is dict and get_origin(kind) is dict and all(type(key) is str and key.isidentifier() for key in value):
+        return {key: _as_it_is(get_args(kind)[1], item) for key, item in value.items()}
+    if given is str and ("${" in value or value == "???"):
+        raise _NotAsItIs
+    if kind is given or (kind is Any and given in (str, int, float, bool, type(None))):
+        return value
+    if kind is float and given is int:
+        return float(value)
+    if isinstance(kind, type) and issubclass(kind, Enum) and given is str and value in kind.__members__:
+        return kind[value]
+    if type(None) in (choices := get_args(kind)) and len(choices) == 2:
+        return None if value is None else _as_it_is(next(item for item in choices if item is not type(None)), value)
+    raise _NotAsItIs
 
 
 @cache

@@ -6,17 +6,18 @@ import json
 import sys
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, TextIO
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
-from rich.table import Table
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from toolkit.errors import ConfigError, DeployError, RemoteError
-from toolkit.fleet.outcome import Outcome
 from toolkit.ui.events import Event
 from toolkit.ui.words import who
+
+if TYPE_CHECKING:
+    # JSON lines need nothing of Rich, most lines no table and no progress, and --version no word about boards.
+    from rich.progress import Progress, TaskID
+    from rich.table import Table
+
+    from toolkit.fleet.outcome import Outcome
 
 MARK = {"done": "[green]✓[/]", "skip": "[dim]·[/]", "fail": "[red]✗[/]", "warning": "[yellow]![/]", "log": " "}
 STATUS_STYLE = {
@@ -88,6 +89,8 @@ class TextRenderer:
     """Lines for people; on a terminal also live progress of what is under way."""
 
     def __init__(self, *, quiet: bool = False, debug: bool = False, stream: TextIO | None = None) -> None:
+        from rich.console import Console
+
         self._quiet, self._debug = quiet, debug
         out = stream or sys.stdout
         live = out.isatty() and not quiet
@@ -98,6 +101,8 @@ class TextRenderer:
         self._told: set[tuple[str, str]] = set()
         self._progress: Progress | None = None
         if live:
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
             self._progress = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.fields[where]:<9}"),
@@ -227,6 +232,13 @@ class TextRenderer:
             self._progress.remove_task(task)
 
 
+def escape(text: str) -> str:
+    """``text`` as Rich shows it, whatever is in brackets there."""
+    from rich import markup
+
+    return markup.escape(text)
+
+
 def impersonal(board: str, text: str) -> str:
     """A message without the name of its board in front, for where that stands already."""
     return text.removeprefix(f"{board}: ")
@@ -264,6 +276,8 @@ def _figures(data: Mapping[str, Any]) -> str:
 
 
 def _table(items: list[Outcome]) -> Table:
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("board", "outcome"):
         table.add_column(name)
