@@ -235,8 +235,9 @@ def test_through_a_jump_host(
             error = refusal(address, limits)
         assert isinstance(error, Unreachable)
         assert error.cause == "host-key-unknown"
-        if client == "fabric":
-            assert "jump host" in str(error)
+        assert "jump host" in str(error)
+        assert "ssh-keyscan" in error.hint
+        assert "deploy trust" not in error.hint, "it reads boards' keys through this host"
 
 
 @clients

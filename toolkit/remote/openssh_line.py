@@ -352,7 +352,8 @@ class OpensshLine:
                 cause, hint = known, advice
                 last = next((line for line in said.splitlines() if re.search(pattern, line)), last)
                 break
-        if self._at_jump(self._state) and not re.search("open failed|forwarding failed", said):
+        at_jump = self._at_jump(self._state) and not re.search("open failed|forwarding failed", said)
+        if at_jump:
             hint, where = JUMP_HINTS.get(cause, hint), f"{where}: jump host"
         if cause == "key-unreadable" and self._address.key_file:
             hint = hint.replace("FILE", shlex.quote(self._address.key_file))
@@ -360,7 +361,11 @@ class OpensshLine:
             cause, last = "key-unreadable", f"{self._address.key_file} does not exist"
         if cause == "host-key-unknown" and re.search(r"host key for .* has changed", debug):
             cause = "host-key-changed"
-        if cause == "host-key-changed":
+        if cause.startswith("host-key") and at_jump:
+            # deploy trust reads boards' keys through it, and so needs it trusted already.
+            file = next(iter(self._address.known_hosts), "known_hosts")
+            hint = f"compare the fingerprint with the jump host's own, then put its key into {file} (ssh-keyscan)"
+        elif cause == "host-key-changed":
             hint = f"compare the fingerprint, then: {self._address.command('trust', 'replace=true')}"
         elif cause == "host-key-unknown":
             hint = f"compare the fingerprint with the board's, then: {self._address.command('trust')}"
