@@ -113,3 +113,24 @@ def test_while_the_first_boards_are_asked_and_the_last_are_not_yet() -> None:
         each(invocation, boards, work, cut.set, lambda answer: kept.update({answer.name: answer.failure()["status"]}))
     assert cut.is_set()
     assert kept == {"b-0": "failed", "b-1": "skipped", "b-2": "skipped", "b-3": "skipped"}
+
+
+LATE = """
+import os, signal, threading, time
+from stages.__main__ import main
+
+def late():
+    while threading.main_thread().is_alive():
+        time.sleep(0.01)  # nothing tells that Python ends
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+
+threading.Thread(target=late).start()
+main(["--help"])
+"""
+
+
+def test_while_python_waits_for_its_last_threads() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60, check=False)
+    assert "rollback" in done.stdout
+    assert done.stderr == ""

@@ -10,12 +10,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fleet_boards import Fleet, Made, answers, make_release, of_status
 
-from stages import _registry
+from stages import _asking, _registry
 from toolkit.config.schema import GateSettings, RolloutSettings, VerifySettings
 from toolkit.fleet.engine import interruptible, run_jobs
 from toolkit.fleet.job import BoardJob, cut_all_lines, deploy_board, revert_board
@@ -257,6 +257,23 @@ def test_ctrl_c_at_the_moment_when_the_event_is_locked() -> None:
             with event._cond:  # type: ignore[attr-defined]
                 signal.raise_signal(signal.SIGINT)
             assert event.wait(20)
+
+
+def test_ctrl_c_at_a_question_is_heard_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It means no, and nothing more: what reads the signals of a rollout would take it for a second one."""
+    told: list[str] = []
+
+    def press(*_: object) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return True
+
+    monkeypatch.setattr(_asking, "ask", press)
+    stop, invocation = threading.Event(), cast(Any, None)
+    with interruptible(stop, lambda event: told.append(event.text)) as cut:
+        assert not _asking.asker(invocation, stop)("Go on?")
+        assert stop.is_set()
+    assert not cut.is_set()
+    assert told == []
 
 
 def test_ctrl_c_is_heard_while_the_main_thread_waits(fleet: Fleet, old: Made) -> None:

@@ -21,7 +21,7 @@ from learning import Trained, digits_spec, shipped
 from PIL import Image
 
 from toolkit.errors import ConfigError, DeployError, InputError
-from toolkit.learn import training_job
+from toolkit.learn import training_job, worker
 from toolkit.learn.settings import (
     DataSettings,
     Device,
@@ -213,7 +213,7 @@ def test_a_worker_that_dies_is_one_line_with_the_log(few: Path, tmp_path: Path) 
 PARENT = """
 import os, signal, sys
 from pathlib import Path
-from toolkit.learn import training_job
+from toolkit.learn import training_job, worker
 from toolkit.learn.settings import DataSettings, ModelSettings, TrainSettings
 from toolkit.preprocess import Preprocess
 
@@ -406,3 +406,19 @@ def living(folder: Path) -> list[int]:
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.05)
+
+
+@pytest.mark.timeout(60)
+def test_a_signal_at_the_moment_when_the_event_is_locked() -> None:
+    """As by the wait for the workers of one training, ten times a second: the handler must not wait for it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number in before:
+            stop = threading.Event()
+            worker._stop_at_signals(stop)
+            with stop._cond:  # type: ignore[attr-defined]
+                signal.raise_signal(number)
+            assert stop.wait(20)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

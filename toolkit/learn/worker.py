@@ -104,8 +104,7 @@ def main(arguments: list[str]) -> int:
     line = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    _stop_at_signals(stop)
     threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
     if kind == "train" and job["train"]["workers"] > 1:
         settings = from_json(TrainSettings, job["train"])
@@ -164,6 +163,12 @@ def _write(line: IO[str], text: str) -> None:
         line.flush()
     except (BrokenPipeError, ValueError):
         pass  # nobody listens any more; the end of standard input says so too
+
+
+def _stop_at_signals(stop: threading.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Not in the handler: the thread that it interrupts may hold the event's lock, in wait() or in another handler.
+        signal.signal(number, lambda *_: threading.Thread(target=stop.set, daemon=True).start())
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:
