@@ -28,6 +28,7 @@ from toolkit.fleet.journal import RunFolder
 from toolkit.inventory import Board
 from toolkit.remote.address import Address
 from toolkit.remote.agent import BoardAgent, Inspection, RunReport, local_holder
+from toolkit.remote.watchdog import WATCHDOG
 from toolkit.ui.events import Emit, Event, ignore
 from toolkit.ui.words import counted, named, who
 
@@ -102,6 +103,7 @@ class Lines:
             agents = list(self._open)
         for agent in agents:
             agent.close()
+        WATCHDOG.end_connecting()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import sshd as sshd_server
 from toolkit.errors import LineLost, RemoteError, Unreachable
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.line import Line, open_line
-from toolkit.remote.watchdog import Guard
+from toolkit.remote.watchdog import WATCHDOG, Guard
 from toolkit.remote.wire import Wire, dial
 
 clients = pytest.mark.parametrize("client", ["fabric", "openssh"])
@@ -283,6 +283,35 @@ def test_closing_from_another_thread_wakes_who_waits(
     line.close()
     thread.join(20)
     assert [type(error) for error in caught] == [LineLost]
+
+
+@clients
+@pytest.mark.parametrize("silent", ["blackhole", "talker"])
+def test_a_line_that_is_only_being_made_can_be_ended(
+    client: str, silent: str, board: Callable[..., Address], limits: Limits
+) -> None:
+    """Nobody holds it yet: Ctrl-C would wait for all the limits of connecting."""
+    patient = replace(limits, connect=120, banner=120)
+    server = bad_boards.blackhole() if silent == "blackhole" else bad_boards.talker(b"", hang_up=False)
+    caught: list[BaseException] = []
+
+    def connect(port: int) -> None:
+        try:
+            open_line(board(client=client, port=port), patient, "cat").close()
+        except RemoteError as error:
+            caught.append(error)
+
+    with server as port:
+        thread = threading.Thread(target=connect, args=(port,))
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not any(guard.connecting for guard in WATCHDOG._guards) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        WATCHDOG.end_connecting()
+        thread.join(20)
+        assert not thread.is_alive()
+    assert [type(error) for error in caught] == [LineLost]
+    assert "interrupted" in str(caught[0])
 
 
 def test_a_descriptor_is_not_given_up_while_a_thread_waits_on_it(

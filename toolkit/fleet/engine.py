@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from toolkit.fleet.job import BoardJob, cut_all_lines
 from toolkit.fleet.outcome import Outcome
@@ -38,12 +38,10 @@ def run_jobs(
     if not jobs:
         return
     pool = ThreadPoolExecutor(max_workers=max(1, min(workers, len(jobs))), thread_name_prefix="board")
-    waiting: set[Future[Outcome]] = {pool.submit(guarded, job) for job in jobs}
     try:
-        while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
+        # Not wait(): it turns to all boards that are left, each time that one ends.
+        for future in as_completed([pool.submit(guarded, job) for job in jobs]):
+            yield future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

@@ -28,6 +28,7 @@ from toolkit.fleet.outcome import Outcome
 from toolkit.fleet.plan import BoardFacts, BoardPlan, BoardWish, Permits
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.agent import BoardAgent, Inspection, RunReport, Wish
+from toolkit.remote.watchdog import WATCHDOG
 from toolkit.ui.events import Emit, Event
 
 Connect = Callable[[Address, Limits, Emit], BoardAgent]
@@ -363,6 +364,7 @@ def cut_all_lines() -> None:
         agents = list(_running)
     for agent in agents:
         agent.close()
+    WATCHDOG.end_connecting()
 
 
 def despite_ctrl_c(call: Callable[[], None]) -> None:

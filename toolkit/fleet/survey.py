@@ -13,6 +13,7 @@ from toolkit.fleet.job import Held, despite_ctrl_c, facts_of
 from toolkit.fleet.plan import BoardFacts
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.agent import BoardAgent, Inspection, Wish
+from toolkit.remote.watchdog import WATCHDOG
 from toolkit.ui.events import Emit, Event
 from toolkit.ui.words import counted
 
@@ -53,6 +54,7 @@ def survey(probes: Sequence[Probe], workers: int, emit: Emit) -> Mapping[str, Bo
     def cut() -> None:
         for line in lines:
             line.close()
+        WATCHDOG.end_connecting()
 
     if not probes:
         return {}

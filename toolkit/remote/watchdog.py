@@ -56,6 +56,11 @@ class Guard:
         self._step = None
         self.check()
 
+    @property
+    def connecting(self) -> bool:
+        """Has a step of the connection begun, and the last one not ended?"""
+        return self._step is not None
+
     @contextlib.contextmanager
     def traffic(self) -> Iterator[None]:
         """Within the block the caller waits for bytes or pushes them: silence counts."""
@@ -163,6 +168,13 @@ class Watchdog:
             if not self._guards:
                 self._due.clear()
                 self._wake.notify()
+
+    def end_connecting(self) -> None:
+        """End every line that is only being made: whoever asked for it does not hold it yet, and could not close it."""
+        with self._wake:
+            guards = [guard for guard in self._guards if guard.connecting]
+        for guard in guards:
+            guard.condemn(LineLost(f"{guard.name}: interrupted", cause="closed", host=guard.name))
 
     def join(self, timeout: float = 10) -> None:
         """Wait until the thread has ended, after the last line was closed."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import os
 import queue
+import select
 import socket
 import sys
 import threading
@@ -18,6 +20,7 @@ from toolkit.errors import Unreachable
 from toolkit.remote.text import plain
 from toolkit.remote.watchdog import Guard
 
+_LOOK = 0.2  # seconds between two looks whether a connection that is being made was ended
 _HEAD = 512  # bytes of the greeting that are kept to tell what kind of server it is
 _GREETING_MAX = 65536  # RFC 4253 4.2 lets a server talk before its banner, but not for ever
 
@@ -147,6 +150,8 @@ def dial(host: str, port: int, guard: Guard, who: str) -> socket.socket:
     end = time.monotonic() + limit
     where = f"{host}:{port}"
     failures: list[OSError] = []
+    # All of this has its own ends, with better words than the watchdog's: it is told of us so that we can be ended.
+    guard.begin(limit + 1, lambda: _connect_error([TimeoutError()], who, guard.name, where, limit))
     addresses = _resolve(host, port, guard, who)
     for index, (family, address) in enumerate(addresses):
         guard.check()
@@ -155,14 +160,35 @@ def dial(host: str, port: int, guard: Guard, who: str) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             _tune(sock, guard.limits.silence)
-            sock.settimeout(share)
-            sock.connect(address)
+            _connect(sock, address, share, guard)
         except OSError as error:
             sock.close()
             failures.append(error)
             continue
+        except BaseException:
+            sock.close()
+            raise
         return sock
     raise _connect_error(failures, who, guard.name, where, limit)
+
+
+def _connect(sock: socket.socket, address: Any, limit: float, guard: Guard) -> None:
+    """As ``sock.connect(address)`` within ``limit`` seconds, but looks now and then whether the line was ended."""
+    end = time.monotonic() + limit
+    sock.setblocking(False)
+    code = sock.connect_ex(address)
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    while code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+        guard.check()
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        if poll.poll(1000 * min(left, _LOOK)):
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+    sock.settimeout(limit)
 
 
 def _resolve(host: str, port: int, guard: Guard, who: str) -> list[tuple[int, Any]]:
@@ -180,9 +206,13 @@ def _resolve(host: str, port: int, guard: Guard, who: str) -> list[tuple[int, An
             answer.put(error)
 
     threading.Thread(target=ask, name="resolve-name", daemon=True).start()
-    try:
-        found = answer.get(timeout=guard.limits.connect)
-    except queue.Empty:
+    end = time.monotonic() + guard.limits.connect
+    found: list[tuple[int, Any]] | OSError | UnicodeError | None = None
+    while found is None and (left := end - time.monotonic()) > 0:
+        guard.check()
+        with contextlib.suppress(queue.Empty):
+            found = answer.get(timeout=min(left, _LOOK))
+    if found is None:
         why = f"no answer from the name server within {guard.limits.connect:g} s"
     else:
         if isinstance(found, list):
