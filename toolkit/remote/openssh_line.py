@@ -33,7 +33,8 @@ from toolkit.remote.route import JUMP_HINTS
 from toolkit.remote.text import plain
 from toolkit.remote.watchdog import Guard
 
-_PIPE_SIZE = 1 << 20
+_PIPE_SIZE = 1 << 19
+"""Room for what ssh is to send. A user's pipes have 64 MiB together; who asks for more gets pipes of 8 KiB."""
 
 # How far the connection is, by the lines of ``ssh -v``.
 _CONNECTING, _GREETING, _KEX, _LOGIN, _CHANNEL, _READY = range(6)
@@ -231,9 +232,8 @@ class OpensshLine:
                 self._fds[name] = pipe.fileno()
         os.set_blocking(self._fds["in"], False)
         os.set_blocking(self._fds["err"], False)
-        for name in ("in", "out"):
-            with contextlib.suppress(OSError, AttributeError):
-                fcntl.fcntl(self._fds[name], fcntl.F_SETPIPE_SZ, _PIPE_SIZE)  # Linux
+        with contextlib.suppress(OSError, AttributeError):
+            fcntl.fcntl(self._fds["in"], fcntl.F_SETPIPE_SZ, _PIPE_SIZE)  # Linux
         self.connections += 1
 
     def _connect(self) -> None:
