@@ -29,6 +29,7 @@ HEAVY = {"numpy", "PIL", "mindspore", "sklearn", "onnx", "onnxruntime", "matplot
         (["--help"], 0, {"hydra", "omegaconf", "yaml", "paramiko"}),
         (["--cfg", "job", "+board=200dk"], 0, {"paramiko", "fabric"}),
         (["status", *NOBODY, "--json"], 5, {"rich"}),
+        (["status", *NOBODY, "ssh.client=openssh"], 5, {"paramiko", "fabric"}),
         (["plan", *NOBODY], 0, set()),
         (["doctor", *NOBODY], 5, set()),
     ],

@@ -18,11 +18,11 @@ from toolkit.errors import LineLost, RemoteError, Unreachable
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.hostkeys import HostKey, HostKeyCheck
 from toolkit.remote.login import Login
-from toolkit.remote.route import JUMP_HINTS, Hop, route
+from toolkit.remote.route import Hop, route
 from toolkit.remote.text import plain
 from toolkit.remote.transport import LineTransport
 from toolkit.remote.watchdog import Guard
-from toolkit.remote.wire import Stream, Wire, dial, greeting_error
+from toolkit.remote.wire import JUMP_HINTS, Stream, Wire, dial, greeting_error
 
 # paramiko reports on broken connections by itself, through Python's handler of last resort; ours are the
 # errors.

@@ -29,9 +29,9 @@ from toolkit.remote.address import Address, Limits
 from toolkit.remote.argv import shell_line
 from toolkit.remote.hostkeys import ALGORITHMS, HostKey, parse_pin
 from toolkit.remote.line import Tail
-from toolkit.remote.route import JUMP_HINTS
 from toolkit.remote.text import plain
 from toolkit.remote.watchdog import Guard
+from toolkit.remote.wire import JUMP_HINTS
 
 _PIPE_SIZE = 1 << 19
 """Room for what ssh is to send. A user's pipes have 64 MiB together; who asks for more gets pipes of 8 KiB."""

@@ -17,17 +17,6 @@ from toolkit.remote.address import Address
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 _MAX_HOPS = 8
 
-JUMP_HINTS = {
-    "refused": "is the jump host up, is sshd running on it, is its port right (board.jump)?",
-    "connect-timeout": "is the jump host up and in this network, does a firewall drop the packets?",
-    "no-route": "check the network, and the jump host's address (board.jump)",
-    "name-unknown": "check the jump host's name: board.jump, or HostName in the ssh config",
-    "not-ssh": "another service has this port: check the port in board.jump",
-    "no-banner": "the jump host's sshd hangs, or turns new connections away (MaxStartups, fail2ban): try again later",
-    "auth-timeout": "the jump host is overloaded, or its PAM or name service hangs",
-}
-"""What to do where it is a jump host that cannot be reached, by cause."""
-
 # No leading dash (an option for ssh), nothing that a URL, a shell or a config file could read otherwise.
 _HOST = re.compile(r"(?!-)[A-Za-z0-9._:%-]{1,255}")
 _USER = re.compile(r"(?!-)[^\s@:/\x00-\x1f\x7f'\"`$;&|<>(){}\\-][^\s:/\x00-\x1f\x7f'\"`$;&|<>(){}\\]{0,63}")

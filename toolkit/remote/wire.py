@@ -33,6 +33,17 @@ _NO_ROUTE = {
     errno.EACCES,
 }
 
+JUMP_HINTS = {
+    "refused": "is the jump host up, is sshd running on it, is its port right (board.jump)?",
+    "connect-timeout": "is the jump host up and in this network, does a firewall drop the packets?",
+    "no-route": "check the network, and the jump host's address (board.jump)",
+    "name-unknown": "check the jump host's name: board.jump, or HostName in the ssh config",
+    "not-ssh": "another service has this port: check the port in board.jump",
+    "no-banner": "the jump host's sshd hangs, or turns new connections away (MaxStartups, fail2ban): try again later",
+    "auth-timeout": "the jump host is overloaded, or its PAM or name service hangs",
+}
+"""What to do where it is a jump host that cannot be reached, by cause."""
+
 
 class Stream(Protocol):
     """What paramiko needs of a socket, and what a channel through a jump host has as well."""
