@@ -19,6 +19,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 from toolkit.errors import DeployError, InputError
@@ -166,9 +167,15 @@ def _write(line: IO[str], text: str) -> None:
 
 
 def _stop_at_signals(stop: threading.Event) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Not in the handler: the thread that it interrupts may hold the event's lock, in wait() or in another handler.
-        signal.signal(number, lambda *_: threading.Thread(target=stop.set, daemon=True).start())
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        # Not here: the thread that this interrupts may hold the event's lock, in wait() or in another handler. But
+        # at once: a short training would come to its end before the other thread has its turn.
+        setter = threading.Thread(target=stop.set, daemon=True)
+        setter.start()
+        setter.join(0.1)
+
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, on_signal)
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:
