@@ -23,12 +23,11 @@ from stages._invocation import Invocation
 from toolkit import paths
 from toolkit.errors import BoardRefused, DeployError, Interrupted, LineLost, RemoteError, Unreachable, UsageError
 from toolkit.fleet import journal
-from toolkit.fleet.job import despite_ctrl_c
+from toolkit.fleet.job import cut_lines, despite_ctrl_c
 from toolkit.fleet.journal import RunFolder
 from toolkit.inventory import Board
 from toolkit.remote.address import Address
 from toolkit.remote.agent import BoardAgent, Inspection, RunReport, local_holder
-from toolkit.remote.watchdog import WATCHDOG
 from toolkit.ui.events import Emit, Event, ignore
 from toolkit.ui.words import counted, named, who
 
@@ -101,9 +100,7 @@ class Lines:
         self.cut = True
         with self._lock:
             agents = list(self._open)
-        for agent in agents:
-            agent.close()
-        WATCHDOG.end_connecting()
+        cut_lines(agents)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -357,14 +357,19 @@ def cut_with_all_lines(line: Line) -> Iterator[None]:
             _running.discard(line)
 
 
+def cut_lines(lines: Iterable[Line]) -> None:
+    """Close these lines, and end those that are only being made: nobody holds them yet."""
+    for line in lines:
+        line.close()
+    WATCHDOG.end_connecting()
+
+
 def cut_all_lines() -> None:
     """Close every line that a job of this process holds: their jobs end at once, as if contact had been
     lost."""
     with _running_lock:
-        agents = list(_running)
-    for agent in agents:
-        agent.close()
-    WATCHDOG.end_connecting()
+        lines = list(_running)
+    cut_lines(lines)
 
 
 def despite_ctrl_c(call: Callable[[], None]) -> None:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from toolkit.artefacts.manifest import Release
 from toolkit.errors import DeployError, RemoteError
-from toolkit.fleet.job import Held, despite_ctrl_c, facts_of
+from toolkit.fleet.job import Held, cut_lines, despite_ctrl_c, facts_of
 from toolkit.fleet.plan import BoardFacts
 from toolkit.remote.address import Address, Limits
 from toolkit.remote.agent import BoardAgent, Inspection, Wish
-from toolkit.remote.watchdog import WATCHDOG
 from toolkit.ui.events import Emit, Event
 from toolkit.ui.words import counted
 
@@ -51,18 +50,13 @@ def survey(probes: Sequence[Probe], workers: int, emit: Emit) -> Mapping[str, Bo
             emit(Event("progress", f"{count}/{len(probes)} boards asked", stage="survey", data=data))
         return probe.board, facts
 
-    def cut() -> None:
-        for line in lines:
-            line.close()
-        WATCHDOG.end_connecting()
-
     if not probes:
         return {}
     pool = ThreadPoolExecutor(min(workers, len(probes)), thread_name_prefix="survey")
     try:
         found = dict(pool.map(ask, probes, lines))
     except BaseException:
-        despite_ctrl_c(cut)
+        despite_ctrl_c(lambda: cut_lines(lines))
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
