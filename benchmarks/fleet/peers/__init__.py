@@ -77,6 +77,24 @@ class Peer(ABC):
         return (board.home / ".bashrc").read_text()
 
 
+class Script(Peer):
+    """A script for bash in ``programs/``, called with SSH_CONFIG RELEASE OUT BOARDS; BOARDS: a name a line."""
+
+    script: str
+
+    def ssh_options(self, site: Site) -> Sequence[str]:
+        """More lines for its SSH_CONFIG."""
+        return ()
+
+    def prepare(self, site: Site) -> None:
+        site.fleet.write_ssh_config(site.folder / "ssh_config", *self.ssh_options(site))
+        (site.folder / "boards").write_text("".join(f"{board.name}\n" for board in site.fleet.boards))
+
+    def command(self, site: Site) -> list[str]:
+        arguments = (site.folder / "ssh_config", site.release, site.out, site.folder / "boards")
+        return ["bash", str(PROGRAMS / self.script), *map(str, arguments)]
+
+
 def get(name: str) -> Peer:
     """The peer of that name. Raises KeyError."""
     module = importlib.import_module(f"benchmarks.fleet.peers.{_WHERE[name]}")

@@ -5,21 +5,14 @@ What a way of rolling out needs beyond this is its own. Nothing is compared, che
 
 from __future__ import annotations
 
-from benchmarks.fleet.peers import PROGRAMS, Peer, Site
+from benchmarks.fleet.peers import Script
 
 
-class Bare(Peer):
+class Bare(Script):
+    script = "bare.sh"
     title = "limit: tar over ssh, then ssh … true"
     scenarios = ("first", "same")
     rolls_out = False
-
-    def prepare(self, site: Site) -> None:
-        site.fleet.write_ssh_config(site.folder / "ssh_config")
-        (site.folder / "boards").write_text("".join(f"{board.name}\n" for board in site.fleet.boards))
-
-    def command(self, site: Site) -> list[str]:
-        arguments = (site.folder / "ssh_config", site.release, site.out, site.folder / "boards")
-        return ["bash", str(PROGRAMS / "bare.sh"), *map(str, arguments)]
 
 
 def make(name: str) -> Bare:

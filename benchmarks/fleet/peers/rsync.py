@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import shutil
 
-from benchmarks.fleet.peers import PROGRAMS, Peer, Site
+from benchmarks.fleet.peers import Script, Site
 
 
-class Rsync(Peer):
+class Rsync(Script):
+    script = "rsync.sh"
+
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.skip = name == "rsync-skip"
@@ -21,14 +23,11 @@ class Rsync(Peer):
     def lacks(self) -> str:
         return "" if shutil.which("rsync") else "rsync (apt install rsync)"
 
-    def prepare(self, site: Site) -> None:
-        master = ("ControlMaster auto", f"ControlPath {site.fleet.folder}/%C", "ControlPersist 10")
-        site.fleet.write_ssh_config(site.folder / "ssh_config", *master)
-        (site.folder / "boards").write_text("".join(f"{board.name}\n" for board in site.fleet.boards))
+    def ssh_options(self, site: Site) -> list[str]:
+        return ["ControlMaster auto", f"ControlPath {site.fleet.folder}/%C", "ControlPersist 10"]
 
     def command(self, site: Site) -> list[str]:
-        arguments = (site.folder / "ssh_config", site.release, site.out, site.folder / "boards")
-        return ["bash", str(PROGRAMS / "rsync.sh"), *map(str, arguments), "" if self.skip else "always"]
+        return [*super().command(site), "" if self.skip else "always"]
 
 
 def make(name: str) -> Rsync:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from benchmarks.fleet.peers import PROGRAMS, Peer, Site
+from benchmarks.fleet.peers import Script
 
 
-class Scp(Peer):
+class Scp(Script):
+    script = "scp.sh"
     title = "scp, board after board"
-
-    def prepare(self, site: Site) -> None:
-        site.fleet.write_ssh_config(site.folder / "ssh_config")
-        (site.folder / "boards").write_text("".join(f"{board.name}\n" for board in site.fleet.boards))
-
-    def command(self, site: Site) -> list[str]:
-        arguments = (site.folder / "ssh_config", site.release, site.out, site.folder / "boards")
-        return ["bash", str(PROGRAMS / "scp.sh"), *map(str, arguments)]
 
 
 def make(name: str) -> Scp:
